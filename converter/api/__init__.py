@@ -1,0 +1,1 @@
+"""The doors: HTTP in the native dialect and the probes; each turns requests into orders and outcomes into answers."""

@@ -1,0 +1,221 @@
+"""The fault tree: every way in which the service says no, as one exception class each.
+
+A fault carries what an answer needs (status, code, hint for retries, fields that help) and nothing of HTTP
+itself: the doors render it. Its detail is written for the caller: no internal text, path or secret gets in.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+Retry = Literal["never", "same", "later"]
+"""never: this request can't succeed; same: it may be sent again as it is; later: after `Retry-After`."""
+
+
+class Fault(Exception):
+    """A typed error of the public contract (RFC 9457 problem details, with a stable `code`).
+
+    `extensions` are further members of the problem (`node_errors`, `queue`, ...); None values are left out.
+    `retry_after` is in seconds.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    retry: ClassVar[Retry] = "same"
+
+    def __init__(self, detail: str, *, retry_after: int | None = None, **extensions: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        self.extensions = {key: value for key, value in extensions.items() if value is not None}
+
+    def problem(self) -> dict[str, Any]:
+        """The members of the problem document that belong to the fault itself (RFC 9457 section 3.1)."""
+        document: dict[str, Any] = {
+            "type": f"urn:converter:fault:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "retry": self.retry,
+        }
+        if self.retry_after is not None:
+            document["retry_after"] = self.retry_after
+        return document | self.extensions
+
+
+class Internal(Fault):
+    """A mistake of ours; the detail never says more than that."""
+
+
+class InvalidRequest(Fault):
+    """The request itself is malformed; `problems` lists all that is wrong, each with a JSON pointer (RFC 6901)."""
+
+    status, code, title, retry = 400, "invalid_request", "Invalid request", "never"
+
+    def __init__(self, problems: Sequence[Mapping[str, str]]) -> None:
+        listed = "; ".join(f"{p['pointer'] or 'body'}: {p['detail']}" for p in problems)
+        super().__init__(listed, problems=[dict(p) for p in problems])
+        self.problems = problems
+
+
+class TooLarge(Fault):
+    """The body, or a part of it, is above the server's limit (RFC 9110 section 15.5.14)."""
+
+    status, code, title, retry = 413, "too_large", "Too large", "never"
+
+
+class UnsupportedMediaType(Fault):
+    """The body is neither JSON nor multipart/form-data (RFC 9110 section 15.5.16)."""
+
+    status, code, title, retry = 415, "unsupported_media_type", "Unsupported media type", "never"
+
+
+class NotAcceptable(Fault):
+    """Nothing that the `Accept` header allows can carry the result (RFC 9110 section 15.5.7)."""
+
+    status, code, title, retry = 406, "not_acceptable", "Not acceptable", "never"
+
+
+class InvalidWorkflow(Fault):
+    """The workflow was refused by our own checks or by the engine; `node_errors` says why, node by node."""
+
+    status, code, title, retry = 422, "invalid_workflow", "Invalid workflow", "never"
+
+
+class InvalidInput(Fault):
+    """An input could not be decoded or fetched, or is not allowed."""
+
+    status, code, title, retry = 422, "invalid_input", "Invalid input", "never"
+
+
+class ExecutionFailed(Fault):
+    """A node raised. 422, since the workflow is at fault and the replica is not."""
+
+    status, code, title, retry = 422, "execution_failed", "Execution failed", "never"
+
+
+class IdempotencyMismatch(Fault):
+    """The idempotency key was used with another request."""
+
+    status, code, title, retry = 422, "idempotency_mismatch", "Idempotency key reused", "never"
+
+
+class Unauthorized(Fault):
+    """No valid key was given (RFC 9110 section 15.5.2)."""
+
+    status, code, title, retry = 401, "unauthorized", "Unauthorized", "never"
+
+
+class Forbidden(Fault):
+    """The key is valid, what it asks for is not allowed to it."""
+
+    status, code, title, retry = 403, "forbidden", "Forbidden", "never"
+
+
+class NotFound(Fault):
+    """No such path, job or template."""
+
+    status, code, title, retry = 404, "not_found", "Not found", "never"
+
+
+class MethodNotAllowed(Fault):
+    """The path exists, the method does not (RFC 9110 section 15.5.6)."""
+
+    status, code, title, retry = 405, "method_not_allowed", "Method not allowed", "never"
+
+
+class RequestTimeout(Fault):
+    """The body did not arrive in time (RFC 9110 section 15.5.9)."""
+
+    status, code, title, retry = 408, "request_timeout", "Request timeout", "same"
+
+
+class Canceled(Fault):
+    """The job was canceled by someone else while this caller waited."""
+
+    status, code, title, retry = 409, "canceled", "Canceled", "same"
+
+
+class IdInUse(Fault):
+    """The id names a job that is still known."""
+
+    status, code, title, retry = 409, "id_in_use", "Id in use", "never"
+
+
+class Expired(Fault):
+    """The job is known to have ended, its result is no longer kept (RFC 9110 section 15.5.11)."""
+
+    status, code, title, retry = 410, "expired", "Expired", "never"
+
+
+class Refusal(Fault):
+    """An order that was not admitted; nothing has been done for it, and `retry_after` is always given."""
+
+    status, retry = 429, "later"
+
+
+class QueueFull(Refusal):
+    """No place (RFC 6585 section 4)."""
+
+    code, title = "queue_full", "Queue full"
+
+
+class Shed(Refusal):
+    """An order of negative priority that had to give way."""
+
+    code, title = "shed", "Shed"
+
+
+class DeadlineUnmeetable(Refusal):
+    """By the measured service time the order could not finish within its timeout."""
+
+    code, title = "deadline_unmeetable", "Deadline can't be met"
+
+
+class RateLimited(Refusal):
+    """The caller's own limit of rate or concurrency is reached."""
+
+    code, title = "rate_limited", "Rate limited"
+
+
+class EngineFailed(Fault):
+    """The engine died or answered nonsense, and the job could not be saved."""
+
+    status, code, title, retry = 502, "engine_failed", "Engine failed", "same"
+
+
+class Unavailable(Fault):
+    """The replica takes no work at present; `retry_after` is always given (RFC 9110 section 15.6.4)."""
+
+    status, retry = 503, "later"
+
+
+class Starting(Unavailable):
+    """The engine is not up yet, or is warming up."""
+
+    code, title = "starting", "Starting"
+
+
+class Draining(Unavailable):
+    """The replica is shutting down."""
+
+    code, title = "draining", "Draining"
+
+
+class EngineDown(Unavailable):
+    """The engine is down, or up but dead inside."""
+
+    code, title = "engine_down", "Engine down"
+
+
+class DeadlineExceeded(Fault):
+    """The timeout passed; `phase` says which part took the time. The engine's work is canceled."""
+
+    status, code, title, retry = 504, "deadline_exceeded", "Deadline exceeded", "same"
+
+
+class OutOfMemory(Fault):
+    """The engine ran out of accelerator memory; its memory is freed."""
+
+    status, code, title, retry = 507, "out_of_memory", "Out of memory", "same"
