@@ -1,0 +1,44 @@
+"""An order: what a caller wants done, in no dialect and with nothing of the engine in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Format = Literal["png", "jpeg", "webp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a multipart request that an input refers to by `{"part": NAME}`."""
+
+    content_type: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which outputs are answered, and how.
+
+    nodes: only these output nodes are run and answered; None is all. format, quality (1 to 100): pictures are
+    converted to it; None leaves them as the engine made them.
+    """
+
+    nodes: tuple[str, ...] | None = None
+    format: Format | None = None
+    quality: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One wish, valid in itself. `timeout` is in seconds, for the whole request, queueing included.
+
+    `extra_data` may hold the caller's secrets: it is handed to the engine and kept out of every representation.
+    """
+
+    id: str
+    workflow: Mapping[str, Any] = field(repr=False)
+    timeout: float
+    priority: int = 0
+    selection: Selection = Selection()
+    extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    parts: Mapping[str, Part] = field(default_factory=dict, repr=False)

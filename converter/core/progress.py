@@ -1,0 +1,83 @@
+"""How far a job is: a complete snapshot, made from what is heard of its prompt.
+
+Invariant: `value` is between 0 and 1 and never goes back, also when the prompt is run again on another engine.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converter.core.events import Advanced, Cached, Entered, Executed, NodeProgress, Sound, Succeeded
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`nodes` are those that will run; `step` and `steps` are those of the node that runs, where it counts any."""
+
+    nodes: frozenset[str]
+    done: frozenset[str] = frozenset()
+    fraction: float = 0.0
+    value: float = 0.0
+    node_id: str | None = None
+    step: int | None = None
+    steps: int | None = None
+
+
+def begin(nodes: Iterable[str]) -> Progress:
+    """Nothing is done yet."""
+    return Progress(frozenset(nodes))
+
+
+def restart(state: Progress) -> Progress:
+    """The prompt is run again from the start; `value` holds until it is passed."""
+    return Progress(state.nodes, value=state.value)
+
+
+def hear(state: Progress, sound: Sound) -> Progress:
+    """The next snapshot; the same object if the sound changes nothing."""
+    match sound:
+        case Cached(nodes):
+            return _raise(replace(state, done=state.done | (state.nodes & frozenset(nodes))))
+        case Entered(node_id) if node_id != state.node_id:
+            return _raise(replace(state, node_id=node_id, fraction=0.0, step=None, steps=None))
+        case Advanced(nodes):
+            return _advance(state, nodes)
+        case Executed(node_id) if node_id in state.nodes:
+            return _raise(replace(state, done=state.done | {node_id}))
+        case Succeeded():
+            return replace(state, done=state.nodes, fraction=0.0, value=1.0)
+    return state
+
+
+def _advance(state: Progress, nodes: tuple[NodeProgress, ...]) -> Progress:
+    finished = frozenset(node.node_id for node in nodes if node.finished)
+    running = [node for node in nodes if not node.finished and node.maximum > 0]
+    fraction = sum(min(max(node.value / node.maximum, 0.0), 1.0) for node in running)
+    state = replace(state, done=state.done | (state.nodes & finished), fraction=fraction)
+    if running:
+        last = running[-1]
+        counts = last.maximum > 1
+        step, steps = (int(last.value), int(last.maximum)) if counts else (None, None)
+        state = replace(state, node_id=last.display_node_id, step=step, steps=steps)
+    return _raise(state)
+
+
+def _raise(state: Progress) -> Progress:
+    if not state.nodes:
+        return state
+    value = min((len(state.done) + state.fraction) / len(state.nodes), 1.0)
+    return replace(state, value=value) if value > state.value else state
+
+
+def snapshot(state: Progress, workflow: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a `progress` event."""
+    node = workflow.get(state.node_id) if state.node_id is not None else None
+    return {
+        "value": round(state.value, 4),
+        "nodes_done": len(state.done),
+        "nodes_total": len(state.nodes),
+        "node_id": state.node_id,
+        "class_type": node.get("class_type") if isinstance(node, Mapping) else None,
+        "step": state.step,
+        "steps": state.steps,
+    }
