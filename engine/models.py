@@ -1,0 +1,133 @@
+"""Models: the parts of checkpoints that are in memory.
+
+For: handles, which travel between nodes in place of weights, and keeping the parts that were used last within a bound
+of bytes. Leaves reading files to `checkpoints` and what the parts do to `pipelines`. A part that was evicted while a
+handle lives is read again.
+Invariant: parts in memory take at most `max_bytes` together, unless a single one is larger.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from engine.device import Device, Release
+
+if TYPE_CHECKING:
+    from engine.pipelines import Autoencoder, Denoiser, TextEncoder
+    from engine.previews import Projection
+
+PartName: TypeAlias = Literal["model", "clip", "vae", "projection"]
+
+_INDEX = "model_index.json"
+
+
+class ModelError(Exception):
+    """A checkpoint is missing, broken, or of a family that this engine does not run. The text names which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A part of a checkpoint, by name: what nodes pass to each other as MODEL, CLIP and VAE."""
+
+    checkpoint: str
+    part: PartName
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    value: Any
+    size: int  # bytes
+
+
+def list_checkpoints(folder: Path) -> list[str]:
+    """The names of the checkpoints in `folder`: subfolders that hold a pipeline in diffusers' format."""
+    return sorted(index.parent.name for index in folder.glob(f"*/{_INDEX}"))
+
+
+class Models:
+    """The checkpoints in `folder`, run on `device`. Any thread may ask; one part is read at a time."""
+
+    def __init__(self, device: Device, folder: Path, *, max_bytes: int = 16 << 30) -> None:
+        self._device = device
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._held: OrderedDict[Handle, _Held] = OrderedDict()
+        self._changing = threading.Lock()
+        # While diffusers and transformers make a module they patch torch for the whole process: two loads at once would
+        # disturb each other.
+        self._reading = threading.RLock()
+
+    @property
+    def size(self) -> int:
+        """The bytes of all parts in memory."""
+        with self._changing:
+            return sum(held.size for held in self._held.values())
+
+    def load(self, checkpoint: str) -> tuple[Handle, Handle, Handle]:
+        """MODEL, CLIP and VAE of a checkpoint, all of them read. Raises ModelError, OutOfMemoryError."""
+        handles = Handle(checkpoint, "model"), Handle(checkpoint, "clip"), Handle(checkpoint, "vae")
+        for handle in handles:
+            self._obtain(handle)
+        return handles
+
+    def denoiser(self, handle: Handle) -> "Denoiser":
+        """What a MODEL stands for. Raises ModelError, OutOfMemoryError, as do the following."""
+        denoiser: Denoiser = self._obtain(handle)
+        return denoiser
+
+    def text_encoder(self, handle: Handle) -> "TextEncoder":
+        """What a CLIP stands for."""
+        encoder: TextEncoder = self._obtain(handle)
+        return encoder
+
+    def autoencoder(self, handle: Handle) -> "Autoencoder":
+        """What a VAE stands for."""
+        autoencoder: Autoencoder = self._obtain(handle)
+        return autoencoder
+
+    def projection(self, handle: Handle) -> "Projection":
+        """How to preview latents of the checkpoint that `handle` belongs to."""
+        projection: Projection = self._obtain(Handle(handle.checkpoint, "projection"))
+        return projection
+
+    def unload(self) -> None:
+        """Forget every part. Runs in progress keep theirs until they end."""
+        with self._changing:
+            self._held.clear()
+        self._device.submit(Release())
+
+    def _obtain(self, handle: Handle) -> Any:
+        if (held := self._find(handle)) is None:
+            with self._reading:
+                if (held := self._find(handle)) is None:
+                    held = self._read(handle)
+                    self._keep(handle, held)
+        return held.value
+
+    def _find(self, handle: Handle) -> _Held | None:
+        with self._changing:
+            if handle in self._held:
+                self._held.move_to_end(handle)
+            return self._held.get(handle)
+
+    def _keep(self, handle: Handle, held: _Held) -> None:
+        with self._changing:
+            self._held[handle] = held
+            total = sum(each.size for each in self._held.values())
+            while total > self._max_bytes and len(self._held) > 1:
+                _, evicted = self._held.popitem(last=False)
+                total -= evicted.size
+
+    def _read(self, handle: Handle) -> _Held:
+        from engine.checkpoints import Placement, read_part
+        from engine.previews import ProjectionFit
+
+        if handle.part == "projection":
+            autoencoder = self.autoencoder(Handle(handle.checkpoint, "vae"))
+            return _Held(self._device.submit(ProjectionFit(autoencoder)).result(), 0)
+        if handle.checkpoint not in list_checkpoints(self._folder):
+            raise ModelError(f"there is no checkpoint {handle.checkpoint!r}")
+        part = read_part(self._folder / handle.checkpoint, handle.part)
+        return _Held(part, self._device.submit(Placement(part)).result())

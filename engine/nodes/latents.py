@@ -1,0 +1,120 @@
+"""Latents: nodes that make them, repeat them, and turn them into pictures and back.
+
+For: ComfyUI's EmptyLatentImage, RepeatLatentBatch, VAEDecode and VAEEncode. Leaves the networks to `pipelines`.
+Invariant: a picture's side is 8 times its latent's.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.device import Device
+from engine.latents import Latent
+from engine.models import Handle, Models
+from engine.nodes.spec import Context, Input, Node, Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FACTOR = 8
+_CHANNELS = 4  # of Stable Diffusion 1, 2 and XL
+_MAX_RESOLUTION = 16384  # ComfyUI's
+
+
+def make_empty(context: Context, width: int, height: int, batch_size: int) -> tuple[object, ...]:
+    """Latents of nothing, for pictures of `width` times `height`."""
+    import torch
+
+    return (Latent.of(torch.zeros(batch_size, _CHANNELS, height // _FACTOR, width // _FACTOR)),)
+
+
+def repeat_batch(context: Context, samples: Latent, amount: int) -> tuple[object, ...]:
+    """The batch `amount` times over."""
+    return (samples.repeat(amount),)
+
+
+def decode(context: Context, samples: Latent, vae: Handle) -> tuple[object, ...]:
+    """Pictures of latents, one at a time, so that an interrupt comes through between two."""
+    from engine.pipelines import Decoding
+
+    autoencoder = context.service(Models).autoencoder(vae)
+    device = context.service(Device)
+    pictures: list[NDArray[np.float32]] = []
+    for latent in samples.samples:
+        context.check()
+        pictures.append(device.submit(Decoding(autoencoder, latent[None])).result().numpy())
+    return (np.concatenate(pictures),)
+
+
+def encode(context: Context, pixels: NDArray[np.float32], vae: Handle) -> tuple[object, ...]:
+    """Latents of pictures, whose sides are cropped to multiples of 8 around the centre, as ComfyUI does."""
+    import torch
+
+    from engine.pipelines import Encoding
+
+    autoencoder = context.service(Models).autoencoder(vae)
+    device = context.service(Device)
+    latents: list[Tensor] = []
+    for picture in _crop(pixels):
+        context.check()
+        picture = torch.from_numpy(np.array(picture))
+        latents.append(device.submit(Encoding(autoencoder, picture[None])).result())
+    return (Latent.of(torch.cat(latents)),)
+
+
+def _crop(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    height, width = pixels.shape[1:3]
+    top, left = height % _FACTOR // 2, width % _FACTOR // 2
+    bottom, right = top + height // _FACTOR * _FACTOR, left + width // _FACTOR * _FACTOR
+    return pixels[:, top:bottom, left:right, :3]
+
+
+def _make_side(tooltip: str) -> Input:
+    return Input("INT", {"default": 512, "min": 16, "max": _MAX_RESOLUTION, "step": 8, "tooltip": tooltip})
+
+
+NODES = (
+    Node(
+        class_type="EmptyLatentImage",
+        function=make_empty,
+        category="latent",
+        required={
+            "width": _make_side("Width of the pictures, in pixels."),
+            "height": _make_side("Height of the pictures, in pixels."),
+            "batch_size": Input("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "How many pictures."}),
+        },
+        outputs=(Output("LATENT", tooltip="Latents of nothing."),),
+        display_name="Empty Latent Image",
+        description="Makes a batch of empty latents, to be filled by a sampler.",
+    ),
+    Node(
+        class_type="RepeatLatentBatch",
+        function=repeat_batch,
+        category="latent/batch",
+        required={"samples": Input("LATENT"), "amount": Input("INT", {"default": 1, "min": 1, "max": 64})},
+        outputs=(Output("LATENT"),),
+        display_name="Repeat Latent Batch",
+    ),
+    Node(
+        class_type="VAEDecode",
+        function=decode,
+        category="latent",
+        required={
+            "samples": Input("LATENT", {"tooltip": "The latents to decode."}),
+            "vae": Input("VAE", {"tooltip": "The autoencoder to decode with."}),
+        },
+        outputs=(Output("IMAGE", tooltip="The decoded pictures."),),
+        display_name="VAE Decode",
+        description="Turns latents into pictures.",
+    ),
+    Node(
+        class_type="VAEEncode",
+        function=encode,
+        category="latent",
+        required={"pixels": Input("IMAGE"), "vae": Input("VAE")},
+        outputs=(Output("LATENT"),),
+        display_name="VAE Encode",
+        description="Turns pictures into latents.",
+    ),
+)

@@ -1,0 +1,152 @@
+"""The networks of a checkpoint, and what may be asked of them.
+
+For: text encoding, noise prediction with guidance, and the way between pictures and latents, each as one request that
+the device thread performs. Leaves loading to `models`, and the order of requests to `device`.
+Invariant: what goes in and comes out is float32 on the CPU; no item of a batch influences another.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.device import Place
+from engine.sampling import Evaluation, PredictionType
+from engine.schedules import NoiseSchedule
+
+LATENT_FACTOR = 8  # pixels for each latent, of Stable Diffusion's autoencoders
+_MAX_CHUNKS = 32  # 2400 tokens: far above any prompt in use, and a bound on one request's memory
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Denoiser:
+    """A UNet with the noise levels that it was trained on. `scale` times an autoencoder's latent is its scale."""
+
+    unet: Any
+    schedule: NoiseSchedule
+    prediction_type: PredictionType
+    scale: float
+    channels: int
+
+    def predict(self, place: Place, evaluation: Evaluation) -> Tensor:
+        """The answer to one evaluation; the two sides of guidance share a pass."""
+        guidance = evaluation.guidance
+        batch = len(evaluation.latent)
+        latent = evaluation.latent.to(place.device, place.dtype)
+        # With cfg 1 the negative side has no weight: ComfyUI leaves it out as well.
+        sides = [guidance.positive] if guidance.cfg == 1.0 else [guidance.positive, guidance.negative]
+        embeddings = torch.cat([side.expand(batch, -1, -1) for side in _level_lengths(sides)])
+        output: Tensor = self.unet(
+            latent.repeat(len(sides), 1, 1, 1),
+            torch.full((batch * len(sides),), evaluation.timestep, device=place.device),
+            encoder_hidden_states=embeddings.to(place.device, place.dtype),
+            return_dict=False,
+        )[0].to("cpu", torch.float32)
+        if len(sides) == 1:
+            return output
+        positive, negative = output.chunk(2)
+        return negative + guidance.cfg * (positive - negative)
+
+
+def _level_lengths(sides: list[Tensor]) -> list[Tensor]:
+    """Repeat embeddings to one length: cross-attention over repeated tokens gives what it gives over them once."""
+    length = math.lcm(*(side.shape[1] for side in sides))
+    return [side.repeat(1, length // side.shape[1], 1) for side in sides]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextEncoder:
+    """A CLIP tokenizer with its text model."""
+
+    tokenizer: Any
+    model: Any
+
+    def encode(self, place: Place, text: str) -> Tensor:
+        """The last hidden state [1, tokens, width]; a long text is encoded in chunks that are laid end to end."""
+        ids = torch.tensor(self._tokenize(text), device=place.device)
+        hidden: Tensor = self.model(ids)[0].to("cpu", torch.float32)
+        return hidden.reshape(1, -1, hidden.shape[-1])
+
+    def _tokenize(self, text: str) -> list[list[int]]:
+        tokenizer = self.tokenizer
+        length = tokenizer.model_max_length
+        tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        room = length - 2
+        if len(tokens) > room * _MAX_CHUNKS:
+            raise ValueError(f"the text has {len(tokens)} tokens, and at most {room * _MAX_CHUNKS} are encoded")
+        chunks = [tokens[start : start + room] for start in range(0, len(tokens), room)] or [[]]
+        framed = [[tokenizer.bos_token_id, *chunk, tokenizer.eos_token_id] for chunk in chunks]
+        return [chunk + [tokenizer.pad_token_id] * (length - len(chunk)) for chunk in framed]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Autoencoder:
+    """An AutoencoderKL. It always computes in float32: several of them overflow in float16 and give black pictures.
+
+    Its latents times `scale` have about unit variance.
+    """
+
+    vae: Any
+    channels: int
+    scale: float
+
+    def decode(self, place: Place, latents: Tensor) -> Tensor:
+        """Pictures [batch, height, width, 3] in 0..1 of latents [batch, channels, height / 8, width / 8]."""
+        pictures = [self.vae.decode(latent[None].to(place.device), return_dict=False)[0].cpu() for latent in latents]
+        return (torch.cat(pictures) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+    def encode(self, place: Place, pictures: Tensor) -> Tensor:
+        """Latents of pictures [batch, height, width, 3], whose sides are multiples of 8.
+
+        The mode of what the encoder gives, where ComfyUI draws a sample of it: the same picture has the same latent.
+        """
+        pixels = pictures.permute(0, 3, 1, 2) * 2 - 1
+        return torch.cat(
+            [self.vae.encode(picture[None].to(place.device)).latent_dist.mode().cpu() for picture in pixels]
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """Ask for the answer to an evaluation."""
+
+    denoiser: Denoiser
+    evaluation: Evaluation
+
+    def perform(self, place: Place) -> Tensor:
+        return self.denoiser.predict(place, self.evaluation)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextEncoding:
+    """Ask for the embedding of a text."""
+
+    encoder: TextEncoder
+    text: str
+
+    def perform(self, place: Place) -> Tensor:
+        return self.encoder.encode(place, self.text)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoding:
+    """Ask for the pictures of latents."""
+
+    autoencoder: Autoencoder
+    latents: Tensor
+
+    def perform(self, place: Place) -> Tensor:
+        return self.autoencoder.decode(place, self.latents)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """Ask for the latents of pictures."""
+
+    autoencoder: Autoencoder
+    pictures: Tensor
+
+    def perform(self, place: Place) -> Tensor:
+        return self.autoencoder.encode(place, self.pictures)
