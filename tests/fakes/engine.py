@@ -206,8 +206,11 @@ class FakeEngine:
 
     def delete(self, *prompt_ids: str) -> int:
         """Removes pending prompts, without a trace; how many."""
-        removed = sum(self.prompts.delete(prompt_id) for prompt_id in prompt_ids)
-        self._send_status()
+        removed = 0
+        for prompt_id in prompt_ids:
+            if self.prompts.delete(prompt_id):
+                removed += 1
+                self._send_status()
         return removed
 
     def interrupt(self, prompt_id: str | None = None) -> None:

@@ -15,7 +15,7 @@ from uuid import uuid4
 from tests.fakes.changes import Changes
 from tests.fakes.faults import Faults
 from tests.fakes.folders import Folders
-from tests.fakes.nodes import CLASSES, Done, encode, solid
+from tests.fakes.nodes import CLASSES, Blocker, Done, encode, solid
 from tests.fakes.sockets import Preview, Sockets, pack_text
 
 OUT_OF_MEMORY = (
@@ -215,6 +215,9 @@ class Execution:
         await self.world.gate.enter(content["class_type"], self)
         self._check_interrupt()
         values = {name: self._resolve(value) for name, value in content["inputs"].items()}
+        if blockers := [value for value in values.values() if isinstance(value, Blocker)]:
+            self._tell_blocked(blockers[0])
+            return Done((Blocker(),) * len(CLASSES[content["class_type"]].returns))
         try:
             if self.world.faults.take("out_of_memory"):
                 raise NodeFailed(OUT_OF_MEMORY, "torch.OutOfMemoryError", values)
@@ -291,6 +294,13 @@ class Execution:
         self.world.sockets.publish(message, self.client_id)
         if self.world.faults.duplicate_events:
             self.world.sockets.publish(message, self.client_id)
+
+    def _tell_blocked(self, blocker: Blocker) -> None:
+        """An error in the middle of a run that goes on and succeeds; history does not keep it."""
+        if blocker.message is not None:
+            failure = NodeFailed(f"Execution Blocked: {blocker.message}", "ExecutionBlocked", {})
+            empty = {"prompt_id": self.prompt_id, "traceback": [], "current_inputs": [], "current_outputs": []}
+            self._send("execution_error", {**self._describe(failure), **empty})
 
     def _send_foreign(self, event: str, data: dict[str, Any]) -> None:
         publish = self.world.sockets.publish

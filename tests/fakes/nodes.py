@@ -55,6 +55,13 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Blocker:
+    """In place of a value: whatever takes it does not run, and blocks in turn; `message` is sent as an error, once."""
+
+    message: str | None = None
+
+
+@dataclass(frozen=True)
 class NodeClass:
     """One class of nodes; `required` and `optional` are what `/object_info` and validation show of it."""
 
@@ -232,6 +239,16 @@ async def fail_after(inputs: dict[str, Any], stage: Stage) -> Done:
     raise RuntimeError("Intentional async execution error for testing")
 
 
+async def stub_image(inputs: dict[str, Any], stage: Stage) -> Done:
+    color = {"BLACK": 0, "WHITE": 0xFFFFFF}.get(inputs["content"], 0x808080)
+    return Done((solid(color, inputs["width"], inputs["height"], inputs["batch_size"]),))
+
+
+async def block(inputs: dict[str, Any], stage: Stage) -> Done:
+    blocker = Blocker("Blocked Execution" if inputs["verbose"] else None)
+    return Done((blocker if inputs["block"] else inputs["input"],))
+
+
 async def bad_ui(inputs: dict[str, Any], stage: Stage) -> Done:
     if inputs["how"] == "object":  # ComfyUI's publish loop fails on it, and with that the whole process
         await stage.exit()
@@ -269,6 +286,7 @@ ANYTHING: InputConfig = ("*", {})
 SIZE = {"width": number(512, 1), "height": number(512, 1)}
 PREFIX: InputConfig = ("STRING", {"default": "ComfyUI"})
 SAMPLERS = ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_sde", "ddim", "uni_pc", "lms", "lcm"]
+SAMPLERS += [f"sampler_{index}" for index in range(42 - len(SAMPLERS))]  # as many as ComfyUI has: too many to be listed
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"]
 METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 
@@ -327,7 +345,9 @@ CLASSES: dict[str, NodeClass] = {
     ),
     "SaveLatent": NodeClass(save_latent, {"samples": LATENT, "filename_prefix": PREFIX}, output=True),
     "CheckpointLoaderSimple": NodeClass(
-        load_checkpoint, {"ckpt_name": (["sd15-tiny.safetensors"], {})}, returns=("MODEL", "CLIP", "VAE")
+        load_checkpoint,
+        {"ckpt_name": (["sd15-random.safetensors", "sd15-tiny.safetensors"], {})},
+        returns=("MODEL", "CLIP", "VAE"),
     ),
     "CLIPTextEncode": NodeClass(
         encode_text, {"text": ("STRING", {"multiline": True}), "clip": ("CLIP", {})}, returns=("CONDITIONING",)
@@ -357,6 +377,21 @@ CLASSES: dict[str, NodeClass] = {
         returns=("*",),
     ),
     "TestAsyncError": NodeClass(fail_after, {"value": ANYTHING, "error_after": real(0.5, 0.0, 10.0)}, returns=("*",)),
+    "StubImage": NodeClass(
+        stub_image,
+        {
+            "content": (["WHITE", "BLACK", "NOISE"], {}),
+            "height": number(512, 1, 1024**3),
+            "width": number(512, 1, 4096**3),
+            "batch_size": number(1, 1, 1024),
+        },
+        returns=("IMAGE",),
+    ),
+    "TestExecutionBlocker": NodeClass(
+        block,
+        {"input": ANYTHING, "block": ("BOOLEAN", {"default": False}), "verbose": ("BOOLEAN", {"default": False})},
+        returns=("*",),
+    ),
     "TestExit": NodeClass(exit_process, {"value": ANYTHING}, returns=("*",)),
     "BadUI": NodeClass(bad_ui, {"how": (["nan", "object"], {})}, output=True),
 }

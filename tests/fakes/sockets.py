@@ -89,10 +89,10 @@ class Sockets:
             targets = list(self._by_id.values()) if client_id is None else [self._by_id.get(client_id)]
             for socket in targets:
                 if socket is not None and not socket.deaf:
-                    await self._send(socket, message)
+                    await self._send(socket, message, broadcast=client_id is None)
             self._outbox.task_done()
 
-    async def _send(self, socket: Socket, message: Message) -> None:
+    async def _send(self, socket: Socket, message: Message, *, broadcast: bool) -> None:
         if self._faults.drop_socket_at is not None:
             self._faults.drop_socket_at -= 1
             if self._faults.drop_socket_at <= 0:
@@ -105,7 +105,7 @@ class Sockets:
             elif isinstance(message, bytes):
                 await socket.ws.send_bytes(message)
             else:
-                await socket.ws.send_bytes(message.pack(with_metadata=socket.metadata))
+                await socket.ws.send_bytes(message.pack(with_metadata=socket.metadata and not broadcast))
         except (ClientError, ConnectionError, RuntimeError):
             return  # as ComfyUI: it logs that a socket is gone, and the reader of that socket cleans up
 

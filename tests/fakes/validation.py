@@ -32,6 +32,7 @@ def judge(
     outputs = [
         node for node in prompt if is_output(node, prompt, recent=recent) and (targets is None or node in targets)
     ]
+    outputs.reverse()  # ComfyUI's order is that of a set; this one agrees with the recordings
     if not outputs:
         raise Refused("prompt_no_outputs", "Prompt has no outputs")
     inspection = Inspection(prompt, folders)
