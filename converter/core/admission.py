@@ -70,7 +70,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """What had a turn needs another: it waits, ready, as of its old arrival. alone: with nothing else of ours at work."""
+    """What had a turn needs another: it waits, ready, as of its old arrival. alone: nothing else of ours beside it."""
 
     ticket_id: str
     alone: bool = False

@@ -1,0 +1,392 @@
+"""Whether this replica should be given work, what state it says it is in, and whether the engine is fit for turns.
+
+For the probes, for refusals, and for the supervisor, which restarts an engine that answers but has died inside.
+Leaves to others: reading the engine's queue, running the warm-up, counting tickets, restarting.
+
+Invariant: READY implies that a warm-up has completed since the engine last came up; ready implies a look at the
+engine's queue that is younger than `staleness`; once draining, for ever draining; once the restart budget is spent,
+never live again; from everything else there is a way back.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from converter import errors
+
+
+class State(StrEnum):
+    """The replica's states, as the probes name them."""
+
+    STARTING = "STARTING"
+    READY = "READY"
+    BUSY = "BUSY"
+    FAILED = "FAILED"
+    DRAINING = "DRAINING"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Depths in orders, times in seconds.
+
+    busy_at, ready_at: BUSY begins at the one (or above) and ends at the other (or below). busy_is_ready: whether BUSY
+    is ready for a load balancer. staleness: how old a look at the engine's queue may be. stall_patience: a running
+    prompt of ours without a sign of life, or an engine that answers nothing. pending_patience: prompts that wait
+    while none runs. stranger_patience: the same prompts of strangers running; of those no sign of life is ever
+    heard. startup_patience: an engine that is not up, or not warmed up.
+    """
+
+    busy_at: int
+    ready_at: int
+    busy_is_ready: bool = False
+    staleness: float = 2.0
+    stall_patience: float = 120.0
+    pending_patience: float = 5.0
+    stranger_patience: float = 1800.0
+    startup_patience: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUp:
+    """The engine answers. `instance` is another text for every start of it."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDown:
+    """The engine has exited, or refuses connections."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarmedUp:
+    """The warm-up prompt has completed on the engine that is up."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupFailed:
+    """The warm-up prompt has failed on the engine that is up."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one read of the engine's queue, begun at the moment `at`, has shown: ids of prompts, ours and strangers'."""
+
+    at: float
+    ours_running: tuple[str, ...] = ()
+    ours_pending: tuple[str, ...] = ()
+    strangers_running: tuple[str, ...] = ()
+    strangers_pending: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A running prompt of ours has given a sign of life, or has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Tickets and strangers together."""
+
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStarted:
+    """The replica has begun to shut down."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent:
+    """The engine is not restarted again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """New limits."""
+
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Nothing but time has passed. Needed where looks fail, so that an engine's silence is noticed."""
+
+
+Event = (
+    EngineUp
+    | EngineDown
+    | WarmedUp
+    | WarmupFailed
+    | Looked
+    | Progressed
+    | Depth
+    | DrainStarted
+    | BudgetSpent
+    | Resize
+    | Tick
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The engine may be given work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The engine may not be given work."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """For logs."""
+
+    old: State
+    new: State
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """The engine answers but does nothing, or has fallen silent: told once for as long as that lasts."""
+
+    reason: str
+
+
+Effect = Opened | Closed | StateChanged | Stalled
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is known of the engine's queue since it came up.
+
+    heard_at: when the engine was last known to live. The other times are the moments since when something lasts, as
+    seen in every look: ours_since, the same prompts of ours running without a sign of life; strangers_since, the same
+    prompts of strangers running and none of ours; idle_since, prompts waiting, not one of them gone, and none running.
+    """
+
+    heard_at: float
+    look: Looked | None = None
+    ours_since: float | None = None
+    strangers_since: float | None = None
+    idle_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """since: when the engine came up, or the replica began. down: why the engine is down, once that is known.
+
+    watch: None while the engine is not up. spent: why it is not restarted. open, shown, stalled: what the effects
+    have said last.
+    """
+
+    limits: Limits
+    since: float
+    instance: str | None = None
+    down: str | None = None
+    watch: Watch | None = None
+    warmed: bool = False
+    warmup_failure: str | None = None
+    started: bool = False
+    depth: int = 0
+    busy: bool = False
+    draining: bool = False
+    spent: str | None = None
+    open: bool = False
+    shown: State = State.STARTING
+    stalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An answer for the probes. ready, live, started: whether `/readyz`, `/livez`, `/startupz` say 200."""
+
+    state: State
+    reason: str
+    ready: bool
+    live: bool
+    started: bool
+
+
+def step(state: Readiness, event: Event, now: float) -> tuple[Readiness, tuple[Effect, ...]]:
+    """Take note of one event. What can't be, such as a warm-up of an engine that is down, changes nothing.
+
+    Nor does a look that is out of order or was begun before the engine came up: it shows what is past.
+    """
+    match event:
+        case EngineUp(instance):
+            if state.watch is None or instance != state.instance:
+                state = _renew(state, Watch(heard_at=now), since=now, instance=instance)
+        case EngineDown(reason):
+            state = replace(_renew(state, None, since=state.since, instance=None), down=reason)
+        case WarmedUp() if state.watch is not None:
+            watch = _revive(state.watch, now)
+            state = replace(state, warmed=True, warmup_failure=None, started=True, watch=watch)
+        case WarmupFailed(reason) if state.watch is not None:
+            state = replace(state, warmed=False, warmup_failure=reason)
+        case Looked() if state.watch is not None:
+            if (state.since if state.watch.look is None else state.watch.look.at) <= event.at <= now:
+                state = replace(state, watch=_look(state.watch, event))
+        case Progressed() if state.watch is not None:
+            state = replace(state, watch=_revive(state.watch, now))
+        case Depth(depth):
+            state = _weigh(replace(state, depth=depth))
+        case DrainStarted():
+            state = replace(state, draining=True)
+        case BudgetSpent(reason) if state.spent is None:
+            state = replace(state, spent=reason)
+        case Resize(limits):
+            state = _weigh(replace(state, limits=limits))
+    return _tell(state, now)
+
+
+def view(state: Readiness, now: float) -> View:
+    """What the probes say at this moment; time alone can change it."""
+    live = state.spent is None
+    if state.draining:
+        return View(State.DRAINING, "the replica is shutting down", False, live, state.started)
+    fitness, reason = _examine(state, now)
+    if fitness is not State.READY:
+        return View(fitness, reason, False, live, state.started)
+    if state.busy:
+        fitness = State.BUSY
+        reason = f"{state.depth} orders are held; ready again at {state.limits.ready_at}"
+    stale = _staleness(state, now)
+    ready = stale is None and (not state.busy or state.limits.busy_is_ready)
+    return View(fitness, stale or reason, ready, live, state.started)
+
+
+def refusal(seen: View) -> type[errors.Unavailable] | None:
+    """The fault with which a new order is refused in this state; None leaves it to admission."""
+    match seen.state:
+        case State.STARTING:
+            return errors.Starting
+        case State.DRAINING:
+            return errors.Draining
+        case State.FAILED:
+            return errors.EngineDown
+    return None
+
+
+def _renew(state: Readiness, watch: Watch | None, *, since: float, instance: str | None) -> Readiness:
+    """Forget the engine that was: whatever comes up next has to warm up again."""
+    return replace(state, watch=watch, since=since, instance=instance, down=None, warmed=False, warmup_failure=None)
+
+
+def _revive(watch: Watch, now: float) -> Watch:
+    """Start anew the clocks that run: the engine is at work."""
+    return replace(
+        watch,
+        heard_at=now,
+        ours_since=None if watch.ours_since is None else now,
+        strangers_since=None if watch.strangers_since is None else now,
+        idle_since=None if watch.idle_since is None else now,
+    )
+
+
+def _look(watch: Watch, look: Looked) -> Watch:
+    """Compare a look with the one before."""
+    last = watch.look or Looked(look.at)
+    ours, theirs = set(look.ours_running), set(look.strangers_running)
+    pending = {*look.ours_pending, *look.strangers_pending}
+    remained = pending.issuperset(last.ours_pending + last.strangers_pending)
+    return Watch(
+        heard_at=max(watch.heard_at, look.at),
+        look=look,
+        ours_since=_last(watch.ours_since, look.at, bool(ours), ours == set(last.ours_running)),
+        strangers_since=_last(
+            watch.strangers_since, look.at, bool(theirs) and not ours, theirs == set(last.strangers_running)
+        ),
+        idle_since=_last(watch.idle_since, look.at, bool(pending) and not (ours or theirs), remained),
+    )
+
+
+def _last(since: float | None, at: float, holds: bool, unchanged: bool) -> float | None:
+    """Since when a condition lasts that holds now or not; a change in what it is about begins it anew."""
+    if not holds:
+        return None
+    return since if since is not None and unchanged else at
+
+
+def _weigh(state: Readiness) -> Readiness:
+    """The hysteresis between the high-water and the low-water mark."""
+    high, low = state.limits.busy_at, state.limits.ready_at
+    return replace(state, busy=state.depth >= high or (state.busy and state.depth > low))
+
+
+def _examine(state: Readiness, now: float) -> tuple[State, str]:
+    """Whether the engine is STARTING, FAILED, or fit for work (READY), apart from depth and drain; and why."""
+    limits = state.limits
+    late = now - state.since > limits.startup_patience
+    if state.spent is not None:
+        return State.FAILED, state.spent
+    if state.down is not None:
+        return State.FAILED, state.down
+    if state.watch is None:
+        if late:
+            return State.FAILED, f"the engine has not come up within {limits.startup_patience:g} s"
+        return State.STARTING, "the engine is not up yet"
+    stall = _stall(state.watch, limits, now) or _blockade(state.watch, limits)
+    if stall is not None:
+        return State.FAILED, stall
+    if state.warmup_failure is not None:
+        return State.FAILED, state.warmup_failure
+    if state.warmed:
+        return State.READY, "the engine is up and warm"
+    if late:
+        return State.FAILED, f"the engine has not warmed up within {limits.startup_patience:g} s"
+    return State.STARTING, "the engine is warming up"
+
+
+def _stall(watch: Watch, limits: Limits, now: float) -> str | None:
+    """Why the engine is dead inside, as far as looks and silence show. A span counts only between two looks.
+
+    So a busy engine that answers late is not taken for a dead one because of what was seen before.
+    """
+    if watch.look is not None:
+        at = watch.look.at
+        if watch.ours_since is not None and at - watch.ours_since > limits.stall_patience:
+            return f"a running prompt has made no progress for {limits.stall_patience:g} s"
+        if watch.idle_since is not None and at - watch.idle_since >= limits.pending_patience:
+            return f"prompts have been pending with none running for {limits.pending_patience:g} s"
+    if now - watch.heard_at > limits.stall_patience:
+        return f"the engine has not answered for {limits.stall_patience:g} s"
+    return None
+
+
+def _blockade(watch: Watch, limits: Limits) -> str | None:
+    """Why strangers keep the engine from us. They may be right to, so that is no reason for a restart."""
+    if watch.look is None or watch.strangers_since is None:
+        return None
+    if watch.look.at - watch.strangers_since <= limits.stranger_patience:
+        return None
+    return f"a prompt of another client has been running for {limits.stranger_patience:g} s"
+
+
+def _staleness(state: Readiness, now: float) -> str | None:
+    look = None if state.watch is None else state.watch.look
+    if look is None:
+        return "the engine's queue has not been read yet"
+    age = now - look.at
+    return f"the engine's queue was last read {age:.1f} s ago" if age > state.limits.staleness else None
+
+
+def _tell(state: Readiness, now: float) -> tuple[Readiness, tuple[Effect, ...]]:
+    """Tell what differs from what was told last."""
+    effects: list[Effect] = []
+    seen = view(state, now)
+    is_open = _examine(state, now)[0] is State.READY
+    stall = None if state.watch is None else _stall(state.watch, state.limits, now)
+    if seen.state is not state.shown:
+        effects.append(StateChanged(state.shown, seen.state, seen.reason))
+    if is_open is not state.open:
+        effects.append(Opened() if is_open else Closed())
+    if stall is not None and not state.stalled:
+        effects.append(Stalled(stall))
+    return replace(state, shown=seen.state, open=is_open, stalled=stall is not None), tuple(effects)
