@@ -4,8 +4,8 @@ For: reading the `outputs` of a history record, or the same collected from `exec
 conversion and delivery to others.
 
 Invariant: any JSON value makes a list. What can't be an output is passed over: values that are no lists, entries that
-are neither text nor name a file, and names that ComfyUI's `/view` would refuse or that leave its folders. Whoever
-needs an output where none is left has to say so.
+are neither text nor name a file, and names that lead out of the engine's folders. Whoever needs an output where none
+is left has to say so.
 """
 
 import re
@@ -184,10 +184,10 @@ def _read_file(entry: object) -> FileRef | None:
         return None
     if not 0 < len(filename) <= MAX_NAME or len(subfolder) > MAX_FOLDER or _UNSAYABLE.search(filename + subfolder):
         return None
-    # ComfyUI refuses ".." anywhere in a name, and drops folders from it. A subfolder may have "\\" on Windows.
-    if re.search(r"[/\\]|\.\.", filename) or re.match(r"[/\\]|[A-Za-z]:", subfolder):
+    if filename in (".", "..") or re.search(r"[/\\]", filename):
         return None
-    if folder not in _FOLDERS or ".." in re.split(r"[/\\]", subfolder):
+    # A subfolder may be written in Windows' way.
+    if folder not in _FOLDERS or re.match(r"[/\\]|[A-Za-z]:", subfolder) or ".." in re.split(r"[/\\]", subfolder):
         return None
     return FileRef(filename, subfolder, _FOLDERS[folder])
 

@@ -63,8 +63,10 @@ _ANSWERS: Mapping[str, Literal["lasting", "temporary"]] = {
 # Checks ------------------------------------------------------------------------------------------------------------
 
 
-def check(graph: object) -> None:
-    """Raise InvalidWorkflow for what no engine can run, naming everything that is wrong, node by node.
+def check(graph: object) -> Graph:
+    """The same graph, known to be one that an engine survives.
+
+    Raises InvalidWorkflow, which names everything that is wrong, node by node.
 
     `graph` is a parsed JSON value. ComfyUI 0.3.64 accepts some of this with 200 and loses its only worker to it: a node
     without inputs, and a link to a missing node (or one wrapped in `__value__`) where validation does not look.
@@ -83,6 +85,7 @@ def check(graph: object) -> None:
             found[node_id] = {"class_type": class_type if isinstance(class_type, str) else None, "errors": errors}
     if found:
         raise refuse("The workflow can't be run", found)
+    return graph
 
 
 def _is_deep(value: object) -> bool:
