@@ -7,7 +7,7 @@ said everything that is wrong with it at once, one line each, in the words of th
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 from urllib.parse import urlsplit
@@ -273,7 +273,7 @@ def read(model: type[Model], flags: Mapping[str, object], environment: Mapping[s
     own = _own_variables(environment)
     variables = {name: own[d.variable] for name, d in declared.items() if d.variable in own}
     known = [d.variable for d in declared.values()]
-    lines = [f"{name}: no such setting; {suggest(name, known)}" for name in sorted(own.keys() - set(known))]
+    lines = [f"{name}: no such setting; {_suggest(name, known)}" for name in sorted(own.keys() - set(known))]
     try:
         settings = model.model_validate({**variables, **flags})
     except ValidationError as error:
@@ -283,12 +283,14 @@ def read(model: type[Model], flags: Mapping[str, object], environment: Mapping[s
     return settings
 
 
-def suggest(name: str, known: list[str]) -> str:
+def _suggest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown `name`: what may have been meant, or where to look."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {close[0]}?" if close else '"converter settings" lists all'
+    # Without what all of them begin with, which would make any name look close.
+    bare = {each.removeprefix(PREFIX).removeprefix("--"): each for each in known}
+    close = get_close_matches(name.removeprefix(PREFIX).removeprefix("--"), bare, n=1, cutoff=0.7)
+    return f"did you mean {bare[close[0]]}?" if close else '"converter settings" lists all'
 
 
 def _own_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -320,7 +322,7 @@ def _explain(
             continue  # the setting that its default follows is wrong itself, and has a line of its own
         if name not in declared:
             flag = _flag(name)
-            lines.append(f"{flag}: no such flag; {suggest(flag, [d.flag for d in declared.values()])}")
+            lines.append(f"{flag}: no such flag; {_suggest(flag, (d.flag for d in declared.values()))}")
             continue
         declaration = declared[name]
         source = declaration.flag if name in flags else declaration.variable
@@ -347,8 +349,6 @@ def _quote(value: object, declaration: Declaration) -> str:
     """The wrong value, unless it is secret or (an `@` in an address) may contain a password."""
     if declaration.secret or (declaration.type == "URL" and "@" in str(value)):
         return ""
-    if isinstance(value, tuple):
-        value = shlex.join(value)
     return f", not {value[:80]!r}" if isinstance(value, str) else f", not {_show(value)}"
 
 

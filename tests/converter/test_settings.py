@@ -1,0 +1,190 @@
+"""Settings: defaults, where values come from, and one clear line for each thing that is wrong."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from converter import settings
+from converter.settings import SettingsError, declarations, load, read, setting
+
+NAMES_THAT_STAY = {
+    *("HOST", "PORT", "PUBLIC_URL", "ENGINE_URL", "ENGINE_COMMAND", "ENGINE_DEPTH", "WARMUP"),
+    *("CAPACITY", "BUSY_AT", "READY_AT", "BUSY_IS_READY", "STALENESS", "STALL_PATIENCE", "MAX_ATTEMPTS"),
+    *("TIMEOUT", "MAX_TIMEOUT", "DRAIN_DELAY", "GRACE", "OUTPUT_DIR", "INPUT_DIR", "WORKFLOWS_DIR"),
+    *("LOG_LEVEL", "LOG_FORMAT"),
+}
+
+
+def wrong(environment: dict[str, str], flags: dict[str, object] | None = None) -> tuple[str, ...]:
+    """The lines about an environment, given without the prefix."""
+    with pytest.raises(SettingsError) as caught:
+        load(flags or {}, {f"CONVERTER_{name}": value for name, value in environment.items()})
+    assert str(caught.value) == "\n".join(caught.value.lines)
+    return caught.value.lines
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    made = load({}, {})
+    assert (made.host, made.port, made.capacity, made.busy_at, made.ready_at) == ("127.0.0.1", 3000, 16, 16, 12)
+    assert (made.timeout, made.max_timeout, made.staleness, made.stall_patience) == (95.0, 3600.0, 2.0, 120.0)
+    assert (made.max_attempts, made.drain_delay, made.grace, made.busy_is_ready) == (3, 5.0, 100.0, False)
+    assert (made.engine_url, made.engine_command, made.engine_depth, made.warmup) == (None, None, None, None)
+    assert (made.max_body, made.keep_jobs, made.keep_bytes) == (100 * 2**20, 600.0, 256 * 2**20)
+
+
+def test_every_name_that_stays_is_declared_with_a_meaning() -> None:
+    declared = {declaration.variable: declaration for declaration in declarations()}
+    assert declared.keys() >= {f"CONVERTER_{name}" for name in NAMES_THAT_STAY}
+    assert all(d.meaning and d.type and d.default and not d.secret for d in declared.values())
+    assert declared["CONVERTER_BUSY_IS_READY"].switch
+    assert declared["CONVERTER_MAX_BODY"].default == "100MiB"
+    assert declared["CONVERTER_TIMEOUT"].unit == "seconds"
+    assert declared["CONVERTER_LOG_FORMAT"].type == "auto | text | json"
+    assert declared["CONVERTER_ENGINE_URL"].flag == "--engine-url"
+
+
+def test_shown_defaults_are_values_that_are_taken() -> None:
+    words = ("relative", "embedded", "auto:", "a 16", "read", "not", "those", "capacity", "75")
+    flags = {d.name: d.default for d in declarations() if not d.default.startswith(words)}
+    assert len(flags) > 20
+    assert load(flags, {}) == load({}, {})
+
+
+def test_a_flag_wins_over_the_environment_and_an_empty_variable_is_none() -> None:
+    environment = {"CONVERTER_CAPACITY": "4", "CONVERTER_PORT": "1", "CONVERTER_ENGINE_URL": "", "CAPACITY": "9"}
+    made = load({"port": "2"}, environment)
+    assert (made.capacity, made.port, made.engine_url) == (4, 2, None)
+
+
+@given(st.integers(1, 10**6))
+def test_marks_follow_the_capacity(capacity: int) -> None:
+    made = load({}, {"CONVERTER_CAPACITY": str(capacity)})
+    assert made.busy_at == capacity
+    assert made.ready_at == math.floor(0.75 * capacity) < made.busy_at
+
+
+def test_values_are_parsed_as_people_write_them(tmp_path: Path) -> None:
+    made = load(
+        {"busy_is_ready": True},
+        {
+            "CONVERTER_ENGINE_DEPTH": "AUTO",
+            "CONVERTER_MAX_BODY": "1 GiB",
+            "CONVERTER_LOG_LEVEL": "INFO",
+            "CONVERTER_ENGINE_COMMAND": "python 'my main.py' --port {port}",
+            "CONVERTER_OUTPUT_DIR": str(tmp_path),
+            "CONVERTER_PUBLIC_URL": "https://example.org/replica-1/",
+        },
+    )
+    assert made.engine_depth is None
+    assert made.max_body == 2**30
+    assert made.log_level == "info"
+    assert made.engine_command == ("python", "my main.py", "--port", "{port}")
+    assert made.output_dir == tmp_path
+    assert made.public_url == "https://example.org/replica-1"
+    assert made.busy_is_ready
+
+
+def test_settings_are_not_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load({}, {}).port = 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "line"),
+    [
+        ({"CAPACTIY": "3"}, {}, "CONVERTER_CAPACTIY: no such setting; did you mean CONVERTER_CAPACITY?"),
+        ({"XYZZY": "3"}, {}, 'CONVERTER_XYZZY: no such setting; "converter settings" lists all'),
+        ({}, {"capactiy": "3"}, "--capactiy: no such flag; did you mean --capacity?"),
+    ],
+)
+def test_an_unknown_name_stops_the_start(environment: dict[str, str], flags: dict[str, object], line: str) -> None:
+    assert wrong(environment, flags) == (line,)
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    environment = {"CAPACITY": "0", "NOPE": "1", "LOG_FORMAT": "xml", "BUSY_IS_READY": "perhaps"}
+    assert sorted(wrong(environment, {"port": "99999", "timeout": "soon"})) == [
+        "--port: must be at most 65535, not '99999'",
+        "--timeout: must be a number, not 'soon'",
+        "CONVERTER_BUSY_IS_READY: must be true or false, not 'perhaps'",
+        "CONVERTER_CAPACITY: must be at least 1, not '0'",
+        "CONVERTER_LOG_FORMAT: must be auto, text or json, not 'xml'",
+        'CONVERTER_NOPE: no such setting; "converter settings" lists all',
+    ]
+
+
+SIZE = "must be a number of bytes, or a size such as 100MiB"
+ADDRESS = "must be an address such as http://127.0.0.1:8188"
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"CAPACITY": "4.5"}, "CONVERTER_CAPACITY: must be a whole number, not '4.5'"),
+        ({"TIMEOUT": "nan"}, "CONVERTER_TIMEOUT: must be a number, not 'nan'"),
+        ({"TIMEOUT": "0"}, "CONVERTER_TIMEOUT: must be more than 0, not '0'"),
+        ({"SSE_KEEPALIVE": "16"}, "CONVERTER_SSE_KEEPALIVE: must be at most 15, not '16'"),
+        ({"MAX_BODY": "12 parsecs"}, f"CONVERTER_MAX_BODY: {SIZE}, not '12 parsecs'"),
+        ({"MAX_BODY": "-1"}, f"CONVERTER_MAX_BODY: {SIZE}, not '-1'"),
+        ({"ENGINE_DEPTH": "0"}, "CONVERTER_ENGINE_DEPTH: must be at least 1, not '0'"),
+        ({"ENGINE_COMMAND": "a 'b"}, "CONVERTER_ENGINE_COMMAND: must have its quotation marks closed, not \"a 'b\""),
+        ({"ENGINE_COMMAND": " "}, "CONVERTER_ENGINE_COMMAND: must name a program, not ' '"),
+        ({"OUTPUT_DIR": "/nowhere"}, "CONVERTER_OUTPUT_DIR: must be an existing folder, not '/nowhere'"),
+        ({"WARMUP": "/"}, "CONVERTER_WARMUP: must be an existing file, not '/'"),
+        ({"ENGINE_URL": "127.0.0.1:8188"}, f"CONVERTER_ENGINE_URL: {ADDRESS}, not '127.0.0.1:8188'"),
+        ({"ENGINE_URL": "ws://h"}, f"CONVERTER_ENGINE_URL: {ADDRESS}, not 'ws://h'"),
+        ({"ENGINE_URL": "http://h:99999"}, "CONVERTER_ENGINE_URL: must have a port from 0 to 65535, or none, not 'http://h:99999'"),
+        ({"ENGINE_URL": "http://h/path"}, "CONVERTER_ENGINE_URL: must not have a path, not 'http://h/path'"),
+        ({"ENGINE_URL": "http://h?q=1"}, "CONVERTER_ENGINE_URL: must not have a query or a fragment, not 'http://h?q=1'"),
+        ({"ENGINE_URL": "http://h\n"}, "CONVERTER_ENGINE_URL: must not contain spaces or control characters, not 'http://h\\n'"),
+        ({"ENGINE_URL": "http://me:secret@h"}, "CONVERTER_ENGINE_URL: must not contain credentials"),
+        ({"BUSY_AT": "17"}, "CONVERTER_BUSY_AT: must be at most capacity, which is 16, not '17'"),
+        ({"READY_AT": "16"}, "CONVERTER_READY_AT: must be below busy_at, which is 16, not '16'"),
+        ({"TIMEOUT": "5000"}, "CONVERTER_MAX_TIMEOUT (by default): must be at least timeout, which is 5000, not 3600"),
+        ({"MAX_TIMEOUT": "9.5"}, "CONVERTER_MAX_TIMEOUT: must be at least timeout, which is 95, not '9.5'"),
+        (
+            {"ENGINE_URL": "http://h", "ENGINE_COMMAND": "python main.py"},
+            "CONVERTER_ENGINE_COMMAND: can't be used together with engine_url, not 'python main.py'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_its_source(environment: dict[str, str], line: str) -> None:
+    assert wrong(environment) == (line,)
+
+
+def test_variables_of_kubernetes_services_are_ignored() -> None:
+    environment = {
+        "CONVERTER_PORT": "tcp://10.0.0.1:3000",
+        "CONVERTER_SERVICE_HOST": "10.0.0.1",
+        "CONVERTER_SERVICE_PORT": "3000",
+        "CONVERTER_SERVICE_PORT_HTTP": "3000",
+        "CONVERTER_PORT_3000_TCP": "tcp://10.0.0.1:3000",
+        "CONVERTER_PORT_3000_TCP_PROTO": "tcp",
+        "CONVERTER_PORT_3000_TCP_PORT": "3000",
+        "CONVERTER_PORT_3000_TCP_ADDR": "10.0.0.1",
+        "CONVERTER_CANARY_SERVICE_HOST": "10.0.0.2",
+        "CONVERTER_CANARY_PORT": "udp://10.0.0.2:3000",
+        "CONVERTER_CANARY_PORT_3000_UDP_ADDR": "10.0.0.2",
+    }
+    assert load({}, environment) == load({}, {})
+    assert len(wrong({"SERVICE_HOSTS": "x", "PORT_TCP": "x", "PORT": "udp"})) == 3
+
+
+class WithSecret(BaseModel):
+    """A model with a secret, as the settings may have."""
+
+    key: settings.Count = setting(1, "A key", secret=True)
+
+
+def test_a_secret_is_never_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(WithSecret, {}, {"CONVERTER_KEY": "hunter2"})
+    assert caught.value.lines == ("CONVERTER_KEY: must be a whole number",)
+    assert "42" not in repr(read(WithSecret, {"key": "42"}, {}))
+    (declaration,) = declarations(WithSecret)
+    assert declaration.secret
+    assert declaration.default == ""
