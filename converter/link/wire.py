@@ -117,8 +117,8 @@ def peek(text: str) -> tuple[str, str] | None:
     if start < 0 or not text.startswith(key, start):
         return None
     start += len(key)
-    prompt_id = text[start : text.find('"', start)]
-    return None if "\\" in prompt_id else (kind, prompt_id)
+    prompt_id = text[start : max(start, text.find('"', start))]
+    return (kind, prompt_id) if prompt_id and "\\" not in prompt_id else None
 
 
 def load(raw: str | bytes) -> Any:
