@@ -4,8 +4,8 @@
 command's output goes to the logger `converter.engine`, line by line; what the events mean for readiness and for jobs
 is left to the caller.
 
-Invariants: at most one child lives at a time; every `Started` is followed by one `Exited` of the same generation;
-after the context nothing of any child is left, in a time bounded by the patience.
+Invariants: at most one child lives at a time; every `Started` is followed by one `Exited` of the same generation,
+unless the stop itself is canceled; after the context nothing of any child is left, in a time bounded by the patience.
 """
 
 import asyncio
