@@ -94,7 +94,7 @@ class EngineClient:
     def __init__(
         self, url: str, limits: Limits = DEFAULT_LIMITS, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._base = url.rstrip("/")
+        self._base = str(URL(url)).rstrip("/")
         self._clock = clock
         self._limits = limits
         self._streaming = ClientTimeout(
