@@ -202,7 +202,7 @@ def step(state: Admission, event: Event, now: float) -> tuple[Admission, tuple[E
             state, effects = _apply(state, event, now)
         case Ready() | Requeue() | LetGo() | Depart():
             state = _move(state, event)
-        case Strangers() | Served() | Engine() | Resize():
+        case _:
             state = _learn(state, event)
     state, turns = _give_turns(_settle_claims(state), now)
     return state, effects + turns
@@ -324,8 +324,8 @@ def _learn(state: Admission, fact: Strangers | Served | Engine | Resize) -> Admi
             return replace(state, service=average)
         case Engine(is_open):
             return replace(state, open=is_open)
-        case Resize(limits):
-            return replace(state, limits=limits)
+        case _:
+            return replace(state, limits=fact.limits)
 
 
 def _lateness(state: Admission, order: Apply, now: float) -> float:
