@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from engine.device import Place
 from engine.models import ModelError
@@ -70,11 +71,11 @@ def read_part(folder: Path, part: Literal["model", "clip", "vae"]) -> Part:
     """A part of the checkpoint in `folder`, on the CPU in float32. Raises ModelError."""
     if part == "clip":
         return TextEncoder(_load(folder, "tokenizer"), _load(folder, "text_encoder"))
-    vae = _read_json(folder / "vae" / "config.json")
+    vae = _read_json(folder, "vae/config.json")
     scale = float(vae.get("scaling_factor", 0.18215))  # older configurations leave Stable Diffusion 1's value out
     if part == "vae":
         return Autoencoder(_load(folder, "vae"), int(vae["latent_channels"]), scale)
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = _read_json(folder, "scheduler/scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction"):
         raise ModelError(f"checkpoint {folder.name!r}: models that predict {prediction!r} are not run")
@@ -123,20 +124,23 @@ class Placement:
 
 
 def _load(folder: Path, component: str) -> Any:
-    library, name = _read_json(folder / "model_index.json").get(component, (None, None))
-    if name not in _LOADERS:
-        raise ModelError(
-            f"checkpoint {folder.name!r}: its {component} is {library}.{name}, which this engine does not run"
-        )
+    match _read_json(folder, "model_index.json").get(component):
+        case [_, str(name)] if name in _LOADERS:
+            load = _LOADERS[name]
+        case [str(library), str(name)]:
+            message = f"its {component} is {library}.{name}, which this engine does not run"
+            raise ModelError(f"checkpoint {folder.name!r}: {message}")
+        case _:
+            raise ModelError(f"checkpoint {folder.name!r} has no {component}")
     _silence_progress()
     path = folder / component
     options: dict[str, Any] = {"local_files_only": True}
     if any(path.glob("*.fp16.safetensors")) and not any(path.glob("*[!6].safetensors")):
         options["variant"] = "fp16"
     try:
-        return _LOADERS[name](path, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"checkpoint {folder.name!r}: its {component} cannot be read: {error}") from error
+        return load(path, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise _explain(folder, component, error) from error
 
 
 def _silence_progress() -> None:
@@ -148,11 +152,17 @@ def _silence_progress() -> None:
         silence()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"checkpoint {path.parent.name!r}: {path.name} cannot be read: {error}") from error
+        raise _explain(folder, name, error) from error
     if not isinstance(content, dict):
-        raise ModelError(f"checkpoint {path.parent.name!r}: {path.name} is not an object")
+        raise ModelError(f"checkpoint {folder.name!r}: its {name} is not an object")
     return content
+
+
+def _explain(folder: Path, what: str, error: Exception) -> ModelError:
+    # Callers read this, whom it does not concern where on the server the folder lies.
+    reason = str(error).replace(str(folder), folder.name).strip().partition("\n")[0]
+    return ModelError(f"checkpoint {folder.name!r}: its {what} cannot be read: {reason}")

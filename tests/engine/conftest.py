@@ -1,0 +1,31 @@
+"""What tests of the engine share: a tiny checkpoint, made once, a device, and the models on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.device import Device
+from engine.models import Models
+from engine.tiny import build_tiny
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoints folder that holds one checkpoint, `tiny`."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    build_tiny(folder / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def device() -> Iterator[Device]:
+    """A device thread on the CPU."""
+    with Device() as device:
+        yield device
+
+
+@pytest.fixture(scope="session")
+def models(device: Device, checkpoints: Path) -> Models:
+    """The models in `checkpoints`."""
+    return Models(device, checkpoints)

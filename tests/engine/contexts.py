@@ -1,0 +1,40 @@
+"""A node's context that remembers what the node told it, for calling node functions by themselves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from engine.errors import InterruptError
+from engine.nodes.spec import Folders, Preview
+
+S = TypeVar("S")
+
+
+class RecordingContext:
+    """A `Context` with the given services, whose prompt is interrupted when its progress reaches `interrupt_at`."""
+
+    node_id = "1"
+    prompt_id = "prompt"
+    prompt: ClassVar[Mapping[str, object]] = {}
+    prompt_text = "{}"
+    extra_pnginfo = None
+
+    def __init__(self, *services: object, interrupt_at: float | None = None) -> None:
+        self._services = services
+        self._interrupt_at = interrupt_at
+        self.reports: list[tuple[float, float, Preview | None]] = []
+        self.folders = Folders(*(Path("unused"),) * 4)
+
+    def service(self, kind: type[S]) -> S:
+        for service in self._services:
+            if isinstance(service, kind):
+                return service
+        raise LookupError(kind)
+
+    def progress(self, value: float, maximum: float, preview: Preview | None = None) -> None:
+        self.reports.append((value, maximum, preview))
+        self.check()
+
+    def check(self) -> None:
+        if self._interrupt_at is not None and self.reports and self.reports[-1][0] >= self._interrupt_at:
+            raise InterruptError

@@ -1,0 +1,223 @@
+"""The nodes that draw, called as the executor calls them."""
+
+import io
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.device import Device
+from engine.errors import InterruptError
+from engine.latents import Latent
+from engine.models import Handle, Models
+from engine.nodes import conditioning, latents, loaders, sampling
+from engine.nodes.spec import Context, Folders, Node
+from engine.pipelines import Prediction
+from tests.engine.contexts import RecordingContext
+
+NODES = {node.class_type: node for family in (loaders, conditioning, latents, sampling) for node in family.NODES}
+WORKFLOW = Path(__file__).parent.parent / "workflows" / "txt2img_tiny.json"
+
+
+class CountingDevice(Device):
+    """A device that counts the predictions asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictions = 0
+
+    def submit(self, work: Any) -> Any:
+        self.predictions += isinstance(work, Prediction)
+        return super().submit(work)
+
+
+@pytest.fixture
+def context(device: Device, models: Models) -> RecordingContext:
+    return RecordingContext(device, models)
+
+
+def call(context: RecordingContext, class_type: str, **inputs: object) -> Any:
+    """The first output of a node."""
+    given: Context = context
+    result = NODES[class_type].function(given, **inputs)
+    assert isinstance(result, tuple)
+    assert len(result) == len(NODES[class_type].outputs)
+    return result[0]
+
+
+def draw(context: RecordingContext, latent: Latent | None = None, **changes: object) -> Latent:
+    """KSampler with ComfyUI's defaults, but for the changes."""
+    clip, model = Handle("tiny", "clip"), Handle("tiny", "model")
+    inputs: dict[str, object] = {
+        "model": model,
+        "seed": 5,
+        "steps": 4,
+        "cfg": 8.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "positive": call(context, "CLIPTextEncode", text="a red circle", clip=clip),
+        "negative": call(context, "CLIPTextEncode", text="", clip=clip),
+        "latent_image": latent or call(context, "EmptyLatentImage", width=64, height=64, batch_size=1),
+        "denoise": 1.0,
+    }
+    return cast("Latent", call(context, "KSampler", **{**inputs, **changes}))
+
+
+def decode(context: RecordingContext, latent: Latent) -> NDArray[np.float32]:
+    return cast("NDArray[np.float32]", call(context, "VAEDecode", samples=latent, vae=Handle("tiny", "vae")))
+
+
+def test_the_shipped_workflow_fits_the_declarations() -> None:
+    for node in json.loads(WORKFLOW.read_text()).values():
+        if node["class_type"] in NODES:
+            assert set(node["inputs"]) == set(NODES[node["class_type"]].required)
+
+
+def test_a_workflow_by_hand_draws_a_picture(context: RecordingContext, models: Models) -> None:
+    model, _, _ = NODES["CheckpointLoaderSimple"].function(context, ckpt_name="tiny")
+    picture = decode(context, draw(context, model=model))
+    assert picture.shape == (1, 64, 64, 3)
+    assert picture.dtype == np.float32
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    assert picture.std() > 0.02, "neither black nor gray"
+
+
+def test_progress_and_previews_come_at_each_step(context: RecordingContext) -> None:
+    draw(context, steps=3, sampler_name="heun")
+    assert [(value, maximum) for value, maximum, _ in context.reports] == [(1, 3), (2, 3), (3, 3)]
+    for _, _, preview in context.reports:
+        assert preview is not None
+        assert preview.format == "jpeg"
+        assert Image.open(io.BytesIO(preview.data)).size == (512, 512)
+
+
+def test_the_same_seed_draws_the_same_picture(context: RecordingContext) -> None:
+    first, second, other = draw(context), draw(context), draw(context, seed=6)
+    assert torch.equal(first.samples, second.samples)
+    assert float((first.samples - other.samples).abs().mean()) > 0.1
+
+
+def test_what_is_asked_for_matters(context: RecordingContext) -> None:
+    clip = Handle("tiny", "clip")
+    first = draw(context)
+    other = draw(context, positive=call(context, "CLIPTextEncode", text="blue", clip=clip))
+    unguided = draw(context, cfg=1.0)
+    assert float((first.samples - other.samples).abs().max()) > 1e-3
+    assert float((first.samples - unguided.samples).abs().max()) > 1e-3
+    without_negative = draw(context, cfg=1.0, negative=call(context, "CLIPTextEncode", text="blue", clip=clip))
+    assert torch.equal(unguided.samples, without_negative.samples)
+
+
+def test_sides_of_different_length_meet(context: RecordingContext) -> None:
+    long = call(context, "CLIPTextEncode", text="a " * 100, clip=Handle("tiny", "clip"))
+    assert long.shape[1] == 2 * 77
+    assert torch.isfinite(draw(context, positive=long).samples).all()
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m"])
+def test_an_item_of_a_batch_is_the_item_alone(context: RecordingContext, sampler: str) -> None:
+    empty = call(context, "EmptyLatentImage", width=64, height=64, batch_size=3)
+    together = draw(context, empty, sampler_name=sampler)
+    pictures = decode(context, together)
+    for index in range(3):
+        alone = draw(context, seed=5 + index, sampler_name=sampler)
+        assert float((together.samples[index] - alone.samples[0]).abs().max()) <= 1e-4 * 20  # latents reach 20 here
+        assert np.mean(np.abs(pictures[index] - decode(context, alone)[0]) <= 1 / 255) >= 0.999
+
+
+def test_a_repeated_batch_has_noise_of_its_own(context: RecordingContext) -> None:
+    empty = call(context, "EmptyLatentImage", width=64, height=64, batch_size=2)
+    repeated = call(context, "RepeatLatentBatch", samples=empty, amount=2)
+    assert list(repeated.indices) == [0, 1, 2, 3]
+    assert repeated.samples.shape == (4, 4, 8, 8)
+    drawn = draw(context, repeated, steps=2).samples
+    assert len({tuple(item.flatten().tolist()) for item in drawn}) == 4
+
+
+def test_an_interrupted_run_asks_for_no_further_step(checkpoints: Path) -> None:
+    with CountingDevice() as device:
+        context = RecordingContext(device, Models(device, checkpoints), interrupt_at=3)
+        with pytest.raises(InterruptError):
+            draw(context, steps=50)
+        assert device.predictions == 3
+
+
+def test_the_lower_denoise_the_more_of_a_picture_is_kept(context: RecordingContext) -> None:
+    picture = np.random.default_rng(0).random((1, 64, 64, 3), dtype=np.float32)
+    latent = call(context, "VAEEncode", pixels=picture, vae=Handle("tiny", "vae"))
+    kept = [draw(context, latent, denoise=denoise, steps=8) for denoise in (0.0, 0.1, 0.4, 1.0)]
+    changes = [float((each.samples - latent.samples).abs().mean()) for each in kept]
+    assert changes[0] < 1e-6
+    assert changes == sorted(changes)
+    assert changes[1] < changes[-1] / 2
+
+
+def test_pictures_are_cropped_around_their_centre(context: RecordingContext) -> None:
+    picture = np.random.default_rng(0).random((1, 70, 67, 4), dtype=np.float32)
+    vae = Handle("tiny", "vae")
+    latent = call(context, "VAEEncode", pixels=picture, vae=vae)
+    assert latent.samples.shape == (1, 4, 8, 8)
+    inner = call(context, "VAEEncode", pixels=picture[:, 3:67, 1:65, :3], vae=vae)
+    assert torch.equal(latent.samples, inner.samples)
+
+
+def test_prompts_side_by_side_draw_what_they_draw_alone(device: Device, models: Models) -> None:
+    def draw_seed(seed: int) -> torch.Tensor:
+        return draw(RecordingContext(device, models), seed=seed).samples
+
+    alone = [draw_seed(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for expected, found in zip(alone, pool.map(draw_seed, range(4)), strict=True):
+            assert float((expected - found).abs().max()) <= 1e-4 * 20
+
+
+def test_a_latent_of_other_channels_is_refused(context: RecordingContext) -> None:
+    with pytest.raises(ValueError, match="the latent has 16 channels and the model needs 4"):
+        draw(context, Latent.of(torch.zeros(1, 16, 8, 8)))
+
+
+def test_a_latent_that_is_no_number_is_refused(context: RecordingContext) -> None:
+    with pytest.raises(FloatingPointError, match="step 1 is not finite"):
+        draw(context, Latent.of(torch.full((1, 4, 8, 8), float("nan"))))
+
+
+def test_choices_of_checkpoints_are_those_on_disk(checkpoints: Path, tmp_path: Path) -> None:
+    chosen = NODES["CheckpointLoaderSimple"].required["ckpt_name"]
+    (tmp_path / "checkpoints").symlink_to(checkpoints)
+    assert chosen.listed(Folders(tmp_path, tmp_path, tmp_path, tmp_path)) == ["tiny"]
+    assert chosen.listed(Folders(tmp_path / "none", tmp_path, tmp_path, tmp_path)) == []
+
+
+def limits(node: Node, name: str) -> tuple[object, ...]:
+    options = node.required[name].options
+    return tuple(options.get(key) for key in ("default", "min", "max", "step"))
+
+
+def test_limits_are_comfyuis() -> None:
+    sampler, empty = NODES["KSampler"], NODES["EmptyLatentImage"]
+    assert limits(sampler, "seed") == (0, 0, 2**64 - 1, None)
+    assert limits(sampler, "steps") == (20, 1, 10000, None)
+    assert limits(sampler, "cfg") == (8.0, 0.0, 100.0, 0.1)
+    assert limits(sampler, "denoise") == (1.0, 0.0, 1.0, 0.01)
+    assert limits(empty, "width") == limits(empty, "height") == (512, 16, 16384, 8)
+    assert limits(empty, "batch_size") == (1, 1, 4096, None)
+    assert limits(NODES["RepeatLatentBatch"], "amount") == (1, 1, 64, None)
+
+
+def test_declaring_nodes_takes_no_torch() -> None:
+    program = (
+        "import sys\n"
+        "from engine.nodes import conditioning, latents, loaders, sampling\n"
+        "import engine.device, engine.models\n"
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True)

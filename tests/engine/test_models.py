@@ -1,0 +1,207 @@
+"""Checkpoints and what is kept of them: read by components, bounded by bytes, and refused with a reason."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoints import Placement, Preload, read_part, read_schedule
+from engine.device import Device, Place
+from engine.models import Handle, ModelError, Models, list_checkpoints
+from engine.pipelines import Autoencoder, Denoiser, Encoding, TextEncoder, TextEncoding
+from engine.tiny import build_tiny
+
+CPU = Place(torch.device("cpu"), torch.float32)
+
+
+def test_a_checkpoint_is_a_folder_with_an_index(checkpoints: Path, tmp_path: Path) -> None:
+    assert list_checkpoints(checkpoints) == ["tiny"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.safetensors").touch()
+    assert list_checkpoints(tmp_path) == []
+    assert list_checkpoints(tmp_path / "missing") == []
+
+
+def test_loading_gives_handles_to_three_parts(models: Models) -> None:
+    model, clip, vae = models.load("tiny")
+    assert isinstance(models.denoiser(model), Denoiser)
+    assert isinstance(models.text_encoder(clip), TextEncoder)
+    assert isinstance(models.autoencoder(vae), Autoencoder)
+    assert models.denoiser(model) is models.denoiser(Handle("tiny", "model"))
+    assert 1_000_000 < models.size < 10_000_000
+
+
+def test_parts_know_their_numbers(models: Models) -> None:
+    model, _, vae = models.load("tiny")
+    denoiser = models.denoiser(model)
+    assert denoiser.prediction_type == "epsilon"
+    assert denoiser.channels == models.autoencoder(vae).channels == 4
+    assert denoiser.scale == models.autoencoder(vae).scale == pytest.approx(0.18215)
+    assert denoiser.schedule.sigmas[-1] == pytest.approx(14.6146, abs=1e-3)
+
+
+def test_parts_beyond_the_bound_are_evicted_and_read_again(device: Device, checkpoints: Path) -> None:
+    models = Models(device, checkpoints, max_bytes=1_000_000)  # the UNet has 3 MB
+    model, clip, _ = models.load("tiny")
+    assert models.size < 1_000_000
+    encoder = models.text_encoder(clip)
+    first = models.denoiser(model)
+    assert models.size > 1_000_000, "a part that is larger than the bound is kept alone"
+    assert models.text_encoder(clip) is not encoder
+    assert models.size < 1_000_000
+    assert models.denoiser(model) is not first
+
+
+def test_unloading_forgets_all_and_handles_stay_good(device: Device, checkpoints: Path) -> None:
+    models = Models(device, checkpoints)
+    _, clip, _ = models.load("tiny")
+    encoder = models.text_encoder(clip)
+    models.unload()
+    assert models.size == 0
+    assert models.text_encoder(clip) is not encoder
+
+
+def test_many_threads_read_a_part_once(device: Device, checkpoints: Path) -> None:
+    models = Models(device, checkpoints)
+    found: list[Denoiser] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(models.denoiser(Handle("tiny", "model")))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 4
+    assert len({id(denoiser) for denoiser in found}) == 1
+
+
+@pytest.mark.parametrize("name", ["missing", "", "..", "../tiny", "tiny/unet"])
+def test_a_name_that_is_no_checkpoint_is_refused(models: Models, name: str) -> None:
+    with pytest.raises(ModelError, match="there is no checkpoint"):
+        models.load(name)
+
+
+def _remove_unet_weights(folder: Path) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def _break_unet_weights(folder: Path) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"junk" * 100)
+
+
+def _break_scheduler(folder: Path) -> None:
+    (folder / "scheduler" / "scheduler_config.json").write_text("{")
+
+
+def _name_other_unet(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    index["unet"] = ["diffusers", "SuperNet"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def _forget_unet(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["unet"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def _predict_samples(folder: Path) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "sample"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_remove_unet_weights, "its unet cannot be read"),
+        (_break_unet_weights, "its unet cannot be read"),
+        (_break_scheduler, "scheduler_config.json cannot be read"),
+        (_name_other_unet, "diffusers.SuperNet, which this engine does not run"),
+        (_forget_unet, "has no unet"),
+        (_predict_samples, "models that predict 'sample' are not run"),
+    ],
+)
+def test_a_broken_checkpoint_is_refused_with_a_reason(
+    device: Device, checkpoints: Path, tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    shutil.copytree(checkpoints / "tiny", tmp_path / "broken")
+    damage(tmp_path / "broken")
+    with pytest.raises(ModelError, match=reason) as refused:
+        Models(device, tmp_path).load("broken")
+    assert "broken" in str(refused.value)
+    assert str(tmp_path) not in str(refused.value), "paths of the server are not told"
+
+
+def test_weights_in_half_precision_are_found(device: Device, checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoints / "tiny", tmp_path / "half")
+    for weights in (tmp_path / "half").glob("*/*.safetensors"):
+        weights.rename(weights.with_suffix(".fp16.safetensors"))
+    models = Models(device, tmp_path)
+    models.load("half")
+    assert models.size > 1_000_000
+
+
+def test_the_same_seed_makes_the_same_checkpoint(checkpoints: Path, tmp_path: Path) -> None:
+    build_tiny(tmp_path / "again")
+    build_tiny(tmp_path / "other", seed=1)
+    size = 0
+    for path in sorted((checkpoints / "tiny").rglob("*")):
+        if path.is_file():
+            again = tmp_path / "again" / path.relative_to(checkpoints / "tiny")
+            assert path.read_bytes() == again.read_bytes(), path.name
+            size += path.stat().st_size
+    assert size < 10_000_000
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "again" / weights).read_bytes() != (tmp_path / "other" / weights).read_bytes()
+
+
+def test_levels_of_other_schedules_are_read() -> None:
+    linear = read_schedule({"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "steps_offset": 1})
+    betas = np.linspace(0.0001, 0.02, 1000)
+    assert linear.alphas_cumprod == pytest.approx(np.cumprod(1 - betas), rel=1e-3)
+    without_signal = read_schedule({"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True})
+    assert without_signal.sigmas[-1] > 1000
+
+
+def test_a_placed_part_is_ready_to_run(checkpoints: Path) -> None:
+    part = read_part(checkpoints / "tiny", "model")
+    assert isinstance(part, Denoiser)
+    size = Placement(part).perform(CPU)
+    assert size == sum(parameter.numel() * 4 for parameter in part.unet.parameters())
+    assert not part.unet.training
+    assert not any(parameter.requires_grad for parameter in part.unet.parameters())
+
+
+def test_everything_that_a_checkpoint_needs_can_be_imported_before() -> None:
+    Preload().perform(CPU)
+
+
+def test_texts_are_encoded_in_chunks_of_the_encoders_length(device: Device, models: Models) -> None:
+    encoder = models.text_encoder(Handle("tiny", "clip"))
+    width = 32
+
+    def encode(text: str) -> torch.Tensor:
+        return device.submit(TextEncoding(encoder, text)).result(60)
+
+    assert encode("").shape == (1, 77, width)
+    assert encode("a" * 75).shape == (1, 77, width)
+    assert encode("a" * 76).shape == (1, 2 * 77, width)
+    assert torch.allclose(encode("a " * 75 + "b c")[:, :77], encode("a " * 75), atol=1e-5)
+    assert torch.equal(encode("a Cat"), encode("a  cat"))
+    assert not torch.allclose(encode("a cat"), encode("a dog"))
+    with pytest.raises(ValueError, match="has 3000 tokens, and at most 2400"):
+        encode("a " * 3000)
+
+
+def test_a_picture_has_one_latent(device: Device, models: Models) -> None:
+    autoencoder = models.autoencoder(Handle("tiny", "vae"))
+    pictures = torch.rand(2, 32, 48, 3, generator=torch.Generator().manual_seed(0))
+    latents = device.submit(Encoding(autoencoder, pictures)).result(60)
+    assert latents.shape == (2, 4, 4, 6)
+    assert torch.equal(latents, device.submit(Encoding(autoencoder, pictures)).result(60))
+    assert torch.equal(latents[1:], device.submit(Encoding(autoencoder, pictures[1:])).result(60))

@@ -1,0 +1,180 @@
+"""Samplers, against data of which the perfect model is known: each number drawn from N(MEAN, SPREAD**2)."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine.noise import draw_noise, seed_items
+from engine.samplers import SAMPLERS
+from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
+from engine.schedules import SCHEDULERS, NoiseSchedule, space_sigmas
+
+MEAN, SPREAD = 0.7, 0.5
+SCHEDULE = NoiseSchedule.of_alphas(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
+NOTHING = Guidance(torch.zeros(1, 77, 8), torch.zeros(1, 77, 8), 1.0)
+DETERMINISTIC = sorted(name for name, sampler in SAMPLERS.items() if not sampler.stochastic)
+
+
+def answer(evaluation: Evaluation) -> Tensor:
+    """The perfect prediction: the expected data given noisy ones is a weighted mean, as both are Gaussian."""
+    sigma = evaluation.sigma
+    noisy = evaluation.latent * math.hypot(sigma, 1)
+    clean = (SPREAD**2 * noisy + sigma**2 * MEAN) / (SPREAD**2 + sigma**2)
+    noise = (noisy - clean) / sigma
+    if evaluation.prediction_type == "epsilon":
+        return noise
+    return (noise - sigma * clean) / math.hypot(sigma, 1)
+
+
+def make_run(
+    sampler: str,
+    scheduler: str = "karras",
+    steps: int = 20,
+    *,
+    seed: int = 3,
+    indices: range = range(2),
+    prediction_type: PredictionType = "epsilon",
+    denoise: float = 1.0,
+    latent: Tensor | None = None,
+) -> Sampling:
+    if latent is None:
+        latent = torch.zeros(len(indices), 4, 8, 8)
+    sigmas = space_sigmas(SCHEDULE, scheduler, steps, denoise)
+    return Sampling(latent, seed_items(seed, indices), sampler, sigmas, SCHEDULE, prediction_type, NOTHING)
+
+
+def carry_out(run: Sampling) -> tuple[Tensor, list[Evaluation]]:
+    asked: list[Evaluation] = []
+    evaluations = sample(run)
+    try:
+        asked.append(next(evaluations))
+        while True:
+            asked.append(evaluations.send(answer(asked[-1])))
+    except StopIteration as end:
+        result: Tensor = end.value
+        return result, asked
+
+
+def follow_exactly(seed: int, size: int) -> Tensor:
+    """Where the flow leads from the noise of a whole run: for Gaussian data it scales what is above the mean."""
+    sigma = float(SCHEDULE.sigmas[-1])
+    start = draw_noise(seed_items(seed, range(size)), (4, 8, 8)) * math.hypot(sigma, 1)
+    return MEAN + (start - MEAN) * SPREAD / math.hypot(SPREAD, sigma)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_samplers_without_noise_follow_the_flow(sampler: str, prediction_type: PredictionType) -> None:
+    exact = follow_exactly(3, 2)
+
+    def measure(steps: int) -> float:
+        run = make_run(sampler, steps=steps, prediction_type=prediction_type)
+        return float((carry_out(run)[0] - exact).abs().max())
+
+    coarse, fine = measure(25), measure(200)
+    assert fine < coarse / 4, "more steps come nearer"
+    assert fine < 0.02
+
+
+def test_a_sampler_of_second_order_comes_nearer_in_as_many_steps() -> None:
+    exact = follow_exactly(3, 2)
+    errors = {name: float((carry_out(make_run(name))[0] - exact).abs().max()) for name in ("euler", "heun", "dpmpp_2m")}
+    assert errors["heun"] < errors["euler"] / 4
+    assert errors["dpmpp_2m"] < errors["euler"] / 4
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m_sde"])
+def test_samplers_with_noise_draw_from_the_data(sampler: str) -> None:
+    result, _ = carry_out(make_run(sampler, steps=100, indices=range(32)))
+    assert float(result.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(result.std()) == pytest.approx(SPREAD, abs=0.05)
+
+
+def test_lcm_draws_around_the_mean() -> None:
+    result, _ = carry_out(make_run("lcm", "sgm_uniform", 8, indices=range(32)))
+    assert float(result.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert 0.1 < float(result.std()) < SPREAD  # it jumps to the expected end, which varies less than the data
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_combination_ends_in_the_data(sampler: str, scheduler: str) -> None:
+    result, asked = carry_out(make_run(sampler, scheduler))
+    assert result.dtype == torch.float32
+    assert float(result.mean()) == pytest.approx(MEAN, abs=0.1)
+    assert 0.2 < float(result.std()) < 0.9
+    assert [each.step for each in asked if each.completes] == list(range(1, 21))
+    assert {each.steps for each in asked} == {20}
+    assert all(float(each.latent.std()) < 1.5 for each in asked), "the network is asked about unit variance"
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    sampler=st.sampled_from(sorted(SAMPLERS)),
+    scheduler=st.sampled_from(sorted(SCHEDULERS)),
+    steps=st.integers(1, 12),
+    denoise=st.floats(0.1, 1),
+)
+def test_an_item_does_not_depend_on_its_neighbours(sampler: str, scheduler: str, steps: int, denoise: float) -> None:
+    latent = draw_noise(seed_items(9, range(3)), (4, 8, 8))
+    together, _ = carry_out(make_run(sampler, scheduler, steps, indices=range(3), denoise=denoise, latent=latent))
+    for index in range(3):
+        alone, _ = carry_out(
+            make_run(
+                sampler, scheduler, steps, indices=range(index, index + 1), denoise=denoise, latent=latent[[index]]
+            )
+        )
+        assert float((together[index] - alone[0]).abs().max()) <= 1e-4
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_the_less_denoise_the_more_is_kept(sampler: str) -> None:
+    latent = MEAN + SPREAD * draw_noise(seed_items(9, range(2)), (4, 8, 8))
+    changes = []
+    for denoise in (0.0, 0.1, 0.3, 0.6, 1.0):
+        result, _ = carry_out(make_run(sampler, denoise=denoise, latent=latent))
+        changes.append(float((result - latent).abs().mean()))
+    assert changes[0] == 0
+    assert 0 < changes[1] < changes[-1] / 2
+    # Samplers that add noise reach the point where nothing is kept before the end, and waver there.
+    assert all(more > 0.95 * less for less, more in pairwise(changes))
+
+
+def test_the_expected_end_is_told_at_each_step() -> None:
+    for prediction_type in ("epsilon", "v_prediction"):
+        result, asked = carry_out(make_run("euler", prediction_type=prediction_type))
+        last = asked[-1].estimate(answer(asked[-1]))
+        assert torch.allclose(last, result, atol=1e-4)
+        first = asked[0].estimate(answer(asked[0]))
+        assert float((first - MEAN).abs().max()) < 0.1, "from noise alone, the mean is to be expected"
+
+
+def test_steps_of_second_order_ask_twice_and_end_once() -> None:
+    _, asked = carry_out(make_run("heun", steps=3))
+    assert [(each.step, each.completes) for each in asked] == [
+        (1, False),
+        (1, True),
+        (2, False),
+        (2, True),
+        (3, True),
+    ]
+
+
+def test_an_unknown_sampler_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="unknown sampler 'magic': it is one of euler"):
+        next(sample(make_run("magic")))
+
+
+def test_a_prediction_that_is_no_number_is_refused_at_once() -> None:
+    evaluations = sample(make_run("euler"))
+    evaluation = next(evaluations)
+    prediction = answer(evaluation)
+    prediction[0, 0, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="step 1 is not finite"):
+        evaluations.send(prediction)
