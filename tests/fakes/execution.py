@@ -45,7 +45,7 @@ class Gate:
     """Ids of the prompts that stand here."""
 
     async def enter(self, class_type: str, run: "Execution") -> None:
-        """Waits while the gate is closed for this node; an interrupt ends the wait if the hold allows it."""
+        """Waits while the gate is closed for this node; an interrupt ends wait and node if the hold allows it."""
         if not self.closed or self.class_type not in (None, class_type) or self.prompt_id not in (None, run.prompt_id):
             return
         self.holding.append(run.prompt_id)
@@ -54,6 +54,8 @@ class Gate:
             await self.changes.until(lambda: not self.closed or (run.interrupted and self.interruptible))
         finally:
             self.holding.remove(run.prompt_id)
+        if run.interrupted and self.interruptible:
+            raise Interrupted
 
 
 @dataclass
@@ -212,8 +214,8 @@ class Execution:
         self._send_huge()
         self._state(node, 0.0, 1.0, "running")
         self._send("executing", {"node": node, "display_node": node, "prompt_id": self.prompt_id})
-        await self.world.gate.enter(content["class_type"], self)
         self._check_interrupt()
+        await self.world.gate.enter(content["class_type"], self)
         values = {name: self._resolve(value) for name, value in content["inputs"].items()}
         if blockers := [value for value in values.values() if isinstance(value, Blocker)]:
             self._tell_blocked(blockers[0])
