@@ -167,7 +167,7 @@ class Session:
     async def _first_status(self, connection: ClientConnection) -> Status:
         """Passes over whatever is broadcast before it: it cannot concern anything that was submitted here."""
         while True:
-            heard = parse(await connection.recv(), _nobody)
+            heard = parse(await connection.recv(), lambda prompt_id: False)
             if isinstance(heard, Status):
                 return heard
 
@@ -222,10 +222,6 @@ class Session:
         if complaint != self._complaint:
             self._complaint = complaint
             log.warning("no websocket to the engine: %s", complaint)
-
-
-def _nobody(prompt_id: str) -> bool:
-    return False
 
 
 def _keep_alive(connection: ClientConnection) -> None:
