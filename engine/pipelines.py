@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.device import Place
+from engine.emphasis import read_emphasis
 from engine.sampling import Evaluation, PredictionType
 from engine.schedules import NoiseSchedule
 
@@ -64,21 +65,44 @@ class TextEncoder:
     model: Any
 
     def encode(self, place: Place, text: str) -> Tensor:
-        """The last hidden state [1, tokens, width]; a long text is encoded in chunks that are laid end to end."""
-        ids = torch.tensor(self._tokenize(text), device=place.device)
-        hidden: Tensor = self.model(ids)[0].to("cpu", torch.float32)
+        """The last hidden state [1, tokens, width] of a text with emphasis.
+
+        A long text is encoded in chunks that are laid end to end. A weight moves its tokens away from what an empty
+        text has in their place, or towards it, as in ComfyUI 0.3.64. Raises ValueError when the text is too long.
+        """
+        ids, weights = self._tokenize(text)
+        hidden = self._run(place, ids)
+        if bool((weights != 1).any()):
+            empty = self._run(place, self._frame([]))
+            hidden = empty + (hidden - empty) * weights[:, :, None]
         return hidden.reshape(1, -1, hidden.shape[-1])
 
-    def _tokenize(self, text: str) -> list[list[int]]:
-        tokenizer = self.tokenizer
-        length = tokenizer.model_max_length
-        tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    def _run(self, place: Place, ids: Tensor) -> Tensor:
+        hidden: Tensor = self.model(ids.to(place.device))[0]
+        return hidden.to("cpu", torch.float32)
+
+    def _tokenize(self, text: str) -> tuple[Tensor, Tensor]:
+        """Token ids and their weights, both [chunks, tokens]."""
+        tokens: list[int] = []
+        weights: list[float] = []
+        for segment in read_emphasis(text):
+            found = self.tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
+            tokens += found
+            weights += [segment.weight] * len(found)
+        length = self.tokenizer.model_max_length
         room = length - 2
         if len(tokens) > room * _MAX_CHUNKS:
             raise ValueError(f"the text has {len(tokens)} tokens, and at most {room * _MAX_CHUNKS} are encoded")
-        chunks = [tokens[start : start + room] for start in range(0, len(tokens), room)] or [[]]
-        framed = [[tokenizer.bos_token_id, *chunk, tokenizer.eos_token_id] for chunk in chunks]
-        return [chunk + [tokenizer.pad_token_id] * (length - len(chunk)) for chunk in framed]
+        starts = range(0, max(1, len(tokens)), room)
+        ids = torch.cat([self._frame(tokens[start : start + room]) for start in starts])
+        padded = [[1.0, *weights[start : start + room]] for start in starts]
+        return ids, torch.tensor([chunk + [1.0] * (length - len(chunk)) for chunk in padded])
+
+    def _frame(self, tokens: list[int]) -> Tensor:
+        """A chunk [1, tokens] of full length, with its begin and end."""
+        tokenizer = self.tokenizer
+        chunk = [tokenizer.bos_token_id, *tokens, tokenizer.eos_token_id]
+        return torch.tensor([chunk + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(chunk))])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -194,6 +194,10 @@ def test_texts_are_encoded_in_chunks_of_the_encoders_length(device: Device, mode
     assert torch.allclose(encode("a " * 75 + "b c")[:, :77], encode("a " * 75), atol=1e-5)
     assert torch.equal(encode("a Cat"), encode("a  cat"))
     assert not torch.allclose(encode("a cat"), encode("a dog"))
+    assert torch.allclose(encode("(a cat:1.0)"), encode("a cat"))
+    assert torch.allclose(encode("(a cat:0.0)")[:, 1:5], encode("")[:, 1:5], atol=1e-5), "without weight, as if empty"
+    plain, empty = encode("a cat"), encode("")
+    assert torch.allclose(encode("a (cat:3)")[0, 2:5], (empty + 3 * (plain - empty))[0, 2:5], atol=1e-4)
     with pytest.raises(ValueError, match="has 3000 tokens, and at most 2400"):
         encode("a " * 3000)
 
