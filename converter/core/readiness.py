@@ -215,10 +215,7 @@ class View:
 
 
 def step(state: Readiness, event: Event, now: float) -> tuple[Readiness, tuple[Effect, ...]]:
-    """Take note of one event. What can't be, such as a warm-up of an engine that is down, changes nothing.
-
-    Nor does a look that is out of order or was begun before the engine came up: it shows what is past.
-    """
+    """Take note of one event. What can't be, such as a warm-up of an engine that is down, changes nothing."""
     match event:
         case EngineUp(instance):
             if state.watch is None or instance != state.instance:
@@ -231,8 +228,7 @@ def step(state: Readiness, event: Event, now: float) -> tuple[Readiness, tuple[E
         case WarmupFailed(reason) if state.watch is not None:
             state = replace(state, warmed=False, warmup_failure=reason)
         case Looked() if state.watch is not None:
-            if (state.since if state.watch.look is None else state.watch.look.at) <= event.at <= now:
-                state = replace(state, watch=_look(state.watch, event))
+            state = replace(state, watch=_look(state.watch, event, state.since, now))
         case Progressed() if state.watch is not None:
             state = replace(state, watch=_revive(state.watch, now))
         case Depth(depth):
@@ -290,9 +286,11 @@ def _revive(watch: Watch, now: float) -> Watch:
     )
 
 
-def _look(watch: Watch, look: Looked) -> Watch:
-    """Compare a look with the one before."""
-    last = watch.look or Looked(look.at)
+def _look(watch: Watch, look: Looked, since: float, now: float) -> Watch:
+    """Compare a look with the one before. One out of order, or begun before `since`, shows what is past."""
+    last = watch.look or Looked(since)
+    if not last.at <= look.at <= now:
+        return watch
     ours, theirs = set(look.ours_running), set(look.strangers_running)
     pending = {*look.ours_pending, *look.strangers_pending}
     remained = pending.issuperset(last.ours_pending + last.strangers_pending)
