@@ -31,3 +31,7 @@ class JunkError(EngineError):
 
 class ForbiddenPathError(EngineError):
     """A path given by a caller leaves the folder it must stay in."""
+
+
+class QueueFullError(EngineError):
+    """As many prompts are pending as the engine keeps."""

@@ -31,10 +31,14 @@ class Folders:
 
 
 class Preview(NamedTuple):
-    """An encoded picture of work in progress."""
+    """An encoded picture of work in progress.
+
+    A reader that cannot keep up gets the latest only, unless the picture is a result in itself.
+    """
 
     format: Literal["jpeg", "png"]
     data: bytes
+    result: bool = False
 
 
 class Context(Protocol):
@@ -51,8 +55,16 @@ class Context(Protocol):
         """The whole graph as validated: node id -> {"class_type", "inputs"}. Not to be changed."""
 
     @property
+    def prompt_text(self) -> str:
+        """The same graph as JSON."""
+
+    @property
     def extra_pnginfo(self) -> Mapping[str, object] | None:
         """What the caller wants in PNG chunks, usually {"workflow": ...}."""
+
+    @property
+    def previews(self) -> bool:
+        """Whether previews are wanted; making them costs time."""
 
     @property
     def folders(self) -> Folders: ...
@@ -66,7 +78,7 @@ class Context(Protocol):
     def progress(self, value: float, maximum: float, preview: Preview | None = None) -> None:
         """Tell how far the node is; `value` runs to `maximum`. Call it once per step, from any thread.
 
-        raises InterruptError when the prompt has been interrupted.
+        Raises InterruptError when the prompt has been interrupted.
         """
 
     def check(self) -> None:

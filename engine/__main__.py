@@ -1,0 +1,132 @@
+"""`python -m engine`: the engine alone, as ComfyUI would be started.
+
+For: composing the engine of its parts; the only module in which the network's side meets the device's. Leaves all work
+to the parts.
+Invariant: the address is bound before anything slow is loaded; SIGTERM ends the process within seconds, whatever runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from engine.cache import Cache
+from engine.device import EXIT_CODE, Device, end_process
+from engine.executor import Executor
+from engine.models import Models
+from engine.nodes import list_nodes
+from engine.nodes.numbering import Numbering
+from engine.nodes.spec import Folders
+from engine.server import Server, describe_features, listen
+from engine.sockets import Hub
+
+_STOP_PATIENCE = 5.0  # seconds
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m engine", description="A ComfyUI-protocol engine.")
+    base = Path("~/.local/share/converter-engine").expanduser()
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8188, help="port to listen on; 0 takes a free one (%(default)s)")
+    parser.add_argument("--base-dir", type=Path, default=base, help="where the folders below are (%(default)s)")
+    for name in ("models", "input", "output", "temp"):
+        parser.add_argument(f"--{name}-dir", type=Path, help=f"folder of {name} (BASE_DIR/{name})")
+    parser.add_argument("--device", default="cpu", help="what models run on: cpu, cuda, cuda:1, mps (%(default)s)")
+    parser.add_argument("--history-size", type=int, default=10_000, help="prompts remembered (%(default)s)")
+    parser.add_argument("--queue-size", type=int, default=10_000, help="prompts that may wait (%(default)s)")
+    parser.add_argument("--cache-entries", type=int, default=1024, help="results of nodes kept (%(default)s)")
+    parser.add_argument("--cache-mb", type=int, default=512, help="megabytes of results kept (%(default)s)")
+    parser.add_argument("--models-mb", type=int, default=16384, help="megabytes of models kept (%(default)s)")
+    parser.add_argument(
+        "--preview-method",
+        choices=("auto", "latent2rgb", "none"),
+        default="auto",
+        help="whether samplers show each step; auto and latent2rgb are the same here (%(default)s)",
+    )
+    parser.add_argument("--test-nodes", action="store_true", help="add nodes that misbehave on purpose")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    return parser.parse_args(arguments)
+
+
+def _make_folders(options: argparse.Namespace) -> Folders:
+    """The folders, made if missing; what earlier runs left in temp/ is removed."""
+    paths = {
+        name: (getattr(options, f"{name}_dir") or options.base_dir / name).resolve()
+        for name in ("models", "input", "output", "temp")
+    }
+    shutil.rmtree(paths["temp"], ignore_errors=True)
+    for path in (*paths.values(), paths["models"] / "checkpoints"):
+        path.mkdir(parents=True, exist_ok=True)
+    return Folders(**paths)
+
+
+async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    folders = _make_folders(options)
+    registry = list_nodes(tests=options.test_nodes)
+    hub = Hub(describe_features(Executor.concurrency))
+    with ExitStack() as stack:
+        device = stack.enter_context(Device(options.device, on_end=end_process))
+        models = Models(device, folders.models / "checkpoints", max_bytes=options.models_mb << 20)
+        executor = stack.enter_context(
+            Executor(
+                registry,
+                folders,
+                hub.send,
+                services={Device: device, Models: models, Numbering: Numbering()},
+                cache=Cache(options.cache_entries, options.cache_mb << 20),
+                history_size=options.history_size,
+                max_pending=options.queue_size,
+                previews=options.preview_method != "none",
+                unload=models.unload,
+                on_end=end_process,
+            )
+        )
+        server = Server(executor, hub, registry, folders, lambda: [device.describe()], arguments)
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        async with listen(server.make_app(), options.host, options.port) as port:
+            # What is loaded by now stays: the collector need not look at it again and again.
+            gc.freeze()
+            sys.stdout.write(f"engine listening on http://{options.host}:{port}\n")
+            sys.stdout.flush()
+            await stopped.wait()
+            _end_anyway()
+    shutil.rmtree(folders.temp, ignore_errors=True)
+
+
+def _end_anyway() -> None:
+    """End the process when stopping takes too long, since a step of a model cannot be interrupted."""
+    timer = threading.Timer(_STOP_PATIENCE, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the engine until SIGTERM or SIGINT. Returns the exit status."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve(options, arguments))
+    except OSError as error:
+        sys.stderr.write(f"engine: {error}\n")
+        return EXIT_CODE
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    # A node that does not look whether it is interrupted keeps its thread; the process does not wait for it.
+    os._exit(status)

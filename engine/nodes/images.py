@@ -1,0 +1,255 @@
+"""Nodes of pictures: making, loading, changing and saving them.
+
+For: EmptyImage, LoadImage, ImageScale, ImageInvert, ImageBatch, SaveImage, PreviewImage and SaveImageWebsocket, with
+the names, inputs and limits of ComfyUI 0.3.64. Leaves resampling to `resize` and file names to `numbering`.
+Invariant: no file that exists is ever overwritten, and none is written outside its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, ImageSequence
+from PIL.PngImagePlugin import PngInfo
+
+from engine.errors import ForbiddenPathError
+from engine.nodes.numbering import Numbering
+from engine.nodes.resize import METHODS, crop_to_aspect, resize
+from engine.nodes.spec import Context, Folders, Input, Node, Output, Preview, Result
+from engine.paths import find_annotated
+
+Picture: TypeAlias = NDArray[np.float32]
+
+_MAX_SIDE = 16384
+_LETTERS = 5
+
+
+def make_empty(context: Context, width: int, height: int, batch_size: int = 1, color: int = 0) -> tuple[Picture]:
+    """Pictures of one colour, 0xRRGGBB."""
+    picture = np.empty((batch_size, height, width, 3), np.float32)
+    picture[:] = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
+    return (picture,)
+
+
+def load(context: Context, image: str) -> tuple[Picture, Picture]:
+    """IMAGE and MASK of a file; of several frames, those of the first one's size.
+
+    The mask is 1 where the picture is transparent, and 64 x 64 zeros for a picture without alpha.
+    """
+    pictures: list[Picture] = []
+    masks: list[Picture] = []
+    with Image.open(find_annotated(context.folders, image)) as file:
+        # The further pictures of an MPO file are views of the first for other purposes.
+        frames = [file] if file.format == "MPO" else ImageSequence.Iterator(file)
+        for frame in frames:
+            upright = ImageOps.exif_transpose(frame)
+            if upright.mode == "I":
+                upright = upright.point(lambda value: value * (1 / 255))
+            colours = np.asarray(upright.convert("RGB"), np.float32) / np.float32(255)
+            if pictures and colours.shape != pictures[0].shape:
+                continue
+            pictures.append(colours)
+            masks.append(_take_mask(upright))
+    return np.stack(pictures), np.stack(masks)
+
+
+def _take_mask(image: Image.Image) -> Picture:
+    if "A" in image.getbands() or "transparency" in image.info:
+        alpha = image.convert("RGBA").getchannel("A")
+        return np.float32(1) - np.asarray(alpha, np.float32) / np.float32(255)
+    return np.zeros((64, 64), np.float32)
+
+
+def check_image_name(folders: Folders, value: object) -> str | None:
+    """Whether a LoadImage value names a file; it may be in a subfolder, or annotated with another folder."""
+    try:
+        if isinstance(value, str) and find_annotated(folders, value).is_file():
+            return None
+    except ForbiddenPathError:
+        pass
+    return f"Invalid image file: {value}"
+
+
+def list_images(folders: Folders) -> list[str]:
+    """The files directly in input/, as LoadImage offers them."""
+    if not folders.input.is_dir():
+        return []
+    return sorted(path.name for path in folders.input.iterdir() if path.is_file())
+
+
+def hash_image(folders: Folders, constants: Mapping[str, object]) -> object:
+    """The content of the file that a LoadImage names, so that a changed file is loaded again."""
+    path = find_annotated(folders, str(constants["image"]))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def scale(context: Context, image: Picture, upscale_method: str, width: int, height: int, crop: str) -> tuple[Picture]:
+    """Resize to width x height; a side of 0 follows from the other, and 0 x 0 leaves the picture as it is."""
+    rows, columns = image.shape[1:3]
+    if width == 0 and height == 0:
+        return (image,)
+    width = width or max(1, round(columns * height / rows))
+    height = height or max(1, round(rows * width / columns))
+    if crop == "center":
+        image = crop_to_aspect(image, width, height)
+    return (resize(image, width, height, upscale_method),)
+
+
+def invert(context: Context, image: Picture) -> tuple[Picture]:
+    """One minus every value."""
+    return (1 - image,)
+
+
+def join(context: Context, image1: Picture, image2: Picture) -> tuple[Picture]:
+    """Both batches in one; pictures of the second are fitted to the size of the first."""
+    if image1.shape[1:3] != image2.shape[1:3]:
+        rows, columns = image1.shape[1:3]
+        image2 = resize(crop_to_aspect(image2, columns, rows), columns, rows, "bilinear")
+    return (np.concatenate([image1, image2]),)
+
+
+def save(context: Context, images: Picture, filename_prefix: str = "ComfyUI") -> Result:
+    """Write PNGs into output/ with the prompt and the caller's `extra_pnginfo` in them."""
+    return _write(context, images, context.folders.output, "output", filename_prefix, compress_level=4)
+
+
+def preview(context: Context, images: Picture) -> Result:
+    """Write PNGs into temp/."""
+    name = "ComfyUI_temp_" + "".join(random.choices(string.ascii_lowercase, k=_LETTERS))
+    return _write(context, images, context.folders.temp, "temp", name, compress_level=1)
+
+
+def _write(context: Context, images: Picture, folder: Path, kind: str, prefix: str, *, compress_level: int) -> Result:
+    info = PngInfo()
+    info.add_text("prompt", context.prompt_text)
+    for key, value in (context.extra_pnginfo or {}).items():
+        info.add_text(key, json.dumps(value))
+    rows, columns = images.shape[1:3]
+    numbering = context.service(Numbering)
+    entries: list[object] = []
+    for index, picture in enumerate(images):
+        image = encode(picture)
+        with numbering.create(folder, prefix, columns, rows, index) as (file, subfolder, name):
+            image.save(file, "png", pnginfo=info, compress_level=compress_level)
+        entries.append({"filename": name, "subfolder": subfolder, "type": kind})
+    return Result(ui={"images": entries})
+
+
+def encode(picture: Picture) -> Image.Image:
+    """A picture of 8 bits a channel from float [H, W, C]; 255 x, cut off. Raises ValueError for NaN and infinity."""
+    scaled = picture * np.float32(255)
+    if not np.isfinite(scaled).all():
+        raise ValueError("the picture holds values that are no numbers")
+    bits = scaled.clip(0, 255).astype(np.uint8)
+    return Image.fromarray(bits[..., 0] if bits.shape[-1] == 1 else bits)
+
+
+def send(context: Context, images: Picture) -> Result:
+    """Send PNGs over the websocket, as ComfyUI's SaveImageWebsocket does: nothing is shown in the history."""
+    for index, picture in enumerate(images):
+        buffer = io.BytesIO()
+        encode(picture).save(buffer, "png")
+        context.progress(index, len(images), Preview("png", buffer.getvalue(), result=True))
+    return Result()
+
+
+def _never(folders: Folders, constants: Mapping[str, object]) -> object:
+    """What was sent is gone: it has to be sent again."""
+    return float("nan")
+
+
+def _side(default: int, minimum: int) -> Input:
+    return Input("INT", {"default": default, "min": minimum, "max": _MAX_SIDE, "step": 1})
+
+
+_IMAGE = Input("IMAGE")
+_METADATA = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+_COLOR: dict[str, Any] = {"default": 0, "min": 0, "max": 0xFFFFFF, "step": 1, "display": "color"}
+
+NODES = (
+    Node(
+        "EmptyImage",
+        make_empty,
+        "image",
+        required={
+            "width": _side(512, 1),
+            "height": _side(512, 1),
+            "batch_size": Input("INT", {"default": 1, "min": 1, "max": 4096}),
+            "color": Input("INT", _COLOR),
+        },
+        outputs=(Output("IMAGE"),),
+    ),
+    Node(
+        "LoadImage",
+        load,
+        "image",
+        required={"image": Input(choices=list_images, options={"image_upload": True}, check=check_image_name)},
+        outputs=(Output("IMAGE"), Output("MASK")),
+        display_name="Load Image",
+        is_changed=hash_image,
+    ),
+    Node(
+        "ImageScale",
+        scale,
+        "image/upscaling",
+        required={
+            "image": _IMAGE,
+            "upscale_method": Input(choices=METHODS),
+            "width": _side(512, 0),
+            "height": _side(512, 0),
+            "crop": Input(choices=("disabled", "center")),
+        },
+        outputs=(Output("IMAGE"),),
+        display_name="Upscale Image",
+    ),
+    Node("ImageInvert", invert, "image", {"image": _IMAGE}, outputs=(Output("IMAGE"),), display_name="Invert Image"),
+    Node(
+        "ImageBatch",
+        join,
+        "image",
+        required={"image1": _IMAGE, "image2": _IMAGE},
+        outputs=(Output("IMAGE"),),
+        display_name="Batch Images",
+    ),
+    Node(
+        "SaveImage",
+        save,
+        "image",
+        required={
+            "images": Input("IMAGE", {"tooltip": "The images to save."}),
+            "filename_prefix": Input("STRING", {"default": "ComfyUI", "tooltip": "The name that files begin with."}),
+        },
+        hidden=_METADATA,
+        output_node=True,
+        display_name="Save Image",
+        description="Saves the input images to your ComfyUI output directory.",
+    ),
+    Node(
+        "PreviewImage",
+        preview,
+        "image",
+        required={"images": _IMAGE},
+        hidden=_METADATA,
+        output_node=True,
+        display_name="Preview Image",
+        description="Saves the input images to your ComfyUI output directory.",
+    ),
+    Node(
+        "SaveImageWebsocket",
+        send,
+        "api/image",
+        required={"images": _IMAGE},
+        output_node=True,
+        is_changed=_never,
+    ),
+)
