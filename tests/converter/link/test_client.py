@@ -179,7 +179,7 @@ async def test_a_file_that_is_not_read_to_its_end_leaves_the_client_usable() -> 
 async def test_a_file_that_stalls() -> None:
     async with (
         FakeEngine(faults=Faults(view_slow=60.0)) as engine,
-        EngineClient(engine.url, Limits(stall=0.1)) as client,
+        EngineClient(engine.url, Limits(stall=0.5)) as client,
     ):
         await client.upload("up.png", "", bytes(300_000), "image/png")
         async with client.view("up.png", folder="input") as file:
@@ -301,7 +301,7 @@ async def test_an_answer_that_takes_too_long(timeout: float | None) -> None:
 
 
 async def test_a_pool_that_is_empty_is_no_delivery() -> None:
-    limits = Limits(connections=1, connect=0.1)
+    limits = Limits(connections=1, connect=0.5)
     async with serving(hang) as url, EngineClient(url, limits) as client, asyncio.TaskGroup() as group:
         first = group.create_task(client.queue(timeout=60))
         # The pool is taken in the order of asking.
