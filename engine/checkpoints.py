@@ -74,7 +74,7 @@ def read_part(folder: Path, part: Literal["model", "clip", "vae"]) -> Part:
     vae = _read_json(folder, "vae/config.json")
     scale = float(vae.get("scaling_factor", 0.18215))  # older configurations leave Stable Diffusion 1's value out
     if part == "vae":
-        return Autoencoder(_load(folder, "vae"), int(vae["latent_channels"]), scale)
+        return Autoencoder(_load(folder, "vae"), int(vae.get("latent_channels", 4)), scale)
     scheduler = _read_json(folder, "scheduler/scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction"):

@@ -95,8 +95,10 @@ class Models:
     def unload(self) -> None:
         """Forget every part. Runs in progress keep theirs until they end."""
         with self._changing:
+            held = len(self._held)
             self._held.clear()
-        self._device.submit(Release())
+        if held:
+            self._device.submit(Release())
 
     def _obtain(self, handle: Handle) -> Any:
         if (held := self._find(handle)) is None:

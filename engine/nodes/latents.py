@@ -26,7 +26,9 @@ def make_empty(context: Context, width: int, height: int, batch_size: int) -> tu
     """Latents of nothing, for pictures of `width` times `height`."""
     import torch
 
-    return (Latent.of(torch.zeros(batch_size, _CHANNELS, height // _FACTOR, width // _FACTOR)),)
+    # One item's memory whatever the size of the batch: nobody writes into a latent.
+    nothing = torch.zeros(1, _CHANNELS, height // _FACTOR, width // _FACTOR)
+    return (Latent.of(nothing.expand(batch_size, -1, -1, -1)),)
 
 
 def repeat_batch(context: Context, samples: Latent, amount: int) -> tuple[object, ...]:
