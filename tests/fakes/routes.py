@@ -240,7 +240,7 @@ class Routes:
             if part.name == "image" and part.filename is not None:
                 name, data = part.filename, bytes(await part.read())
             elif part.name:
-                fields[part.name] = await part.text()
+                fields[part.name] = bytes(await part.read()).decode(errors="replace")
         if name is None:
             return web.Response(status=400)
         kind, subfolder = fields.get("type", "input"), fields.get("subfolder", "")

@@ -81,6 +81,14 @@ class Talker:
         async with self.session.post(self.url + path, json=body) as answer:
             return answer.status
 
+    async def upload(self, data: bytes, name: str, **fields: str) -> Any:
+        """The answer to an upload, which succeeds."""
+        form = aiohttp.FormData(fields)
+        form.add_field("image", data, filename=name, content_type="image/png")
+        async with self.session.post(f"{self.url}/upload/image", data=form) as answer:
+            assert answer.status == 200
+            return await answer.json()
+
     async def record(self, prompt_id: str) -> Any:
         """The history entry, or None."""
         return (await self.get(f"/history/{prompt_id}")).get(prompt_id)
