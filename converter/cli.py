@@ -150,10 +150,10 @@ def _print_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(Column(columns[0], no_wrap=True), *columns[1:], box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)

@@ -7,6 +7,7 @@ connection is open as long as anything can come of the job, and closed on every 
 import asyncio
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ def _choose(call: Call) -> files.Destination:
         return files.choose(call.output)
     except ValueError as error:
         raise CallError(Exit.USAGE, str(error)) from None
+    except OSError as error:
+        raise CallError(Exit.USAGE, f"can't write {call.output}: {error.strerror}") from None
 
 
 def _read_order(call: Call) -> bytes:
@@ -178,10 +181,12 @@ async def _send(session: aiohttp.ClientSession, url: str, order: bytes, display:
             if response.content_type != "text/event-stream":
                 raise await _refusal(response)
             return await _follow(response, display)
-    except aiohttp.InvalidURL:
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         raise CallError(Exit.USAGE, f"{url} is not an http address") from None
     except aiohttp.ClientConnectorError as error:
-        raise CallError(Exit.UNREACHABLE, f"can't reach {url}: {error.strerror or error}") from None
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
+        raise CallError(Exit.UNREACHABLE, f"can't reach {url}: {reason}") from None
     except (aiohttp.ClientError, TimeoutError, sse.TooLong) as error:
         reason = str(error) or type(error).__name__
         raise CallError(Exit.UNREACHABLE, f"the connection to {url} was lost: {reason}") from None
@@ -231,16 +236,24 @@ def _object(text: str | bytes | bytearray) -> dict[str, Any]:
 
 
 def _sentences(problem: Mapping[str, Any]) -> Iterator[str]:
-    """What a problem says, a line each: title and detail, each node's errors, and the id to ask the operator about."""
-    said = [str(problem[member]) for member in ("title", "detail") if problem.get(member)]
-    yield ": ".join(said) or "the service gave no reason"
+    """What a problem says, a line each: what is wrong, node by node if known, and the id to ask the operator about."""
+    nodes = list(_node_sentences(problem.get("node_errors")))
+    members = ("title",) if nodes else ("title", "detail")  # the detail would only sum the nodes up
+    yield _join(problem, members) or "the service gave no reason"
+    yield from nodes
     if problem.get("node_id") is not None:
         yield f"at node {problem['node_id']} ({problem.get('class_type')})"
-    refused = problem.get("node_errors")
-    for node_id, node in refused.items() if isinstance(refused, dict) else ():
-        errors = node.get("errors") if isinstance(node, dict) else None
-        for error in errors if isinstance(errors, list) else ():
-            said = [str(error[member]) for member in ("message", "details") if error.get(member)]
-            yield f"node {node_id} ({node.get('class_type')}): {': '.join(said)}"
     if problem.get("request_id"):
         yield f"request id {problem['request_id']}"
+
+
+def _node_sentences(node_errors: object) -> Iterator[str]:
+    for node_id, node in node_errors.items() if isinstance(node_errors, dict) else ():
+        errors = node.get("errors") if isinstance(node, dict) else None
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, dict):
+                yield f"node {node_id} ({node.get('class_type')}): {_join(error, ('input_name', 'message', 'details'))}"
+
+
+def _join(holder: Mapping[str, Any], members: tuple[str, ...]) -> str:
+    return ": ".join(str(holder[member]) for member in members if holder.get(member))

@@ -100,8 +100,6 @@ class Bar:
 def describe_status(data: Mapping[str, Any]) -> str:
     """For instance "waiting, position 3, about 12 s"."""
     words = [printable(data.get("state", "working"))]
-    if data.get("restarted"):
-        words.append("the engine was restarted")
     if (position := data.get("position")) is not None:
         words.append(f"position {printable(position)}")
     if isinstance(seconds := data.get("estimated_seconds"), int | float):

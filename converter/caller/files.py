@@ -5,7 +5,6 @@ that come from the service choose no folder and make no hidden file.
 """
 
 import base64
-import itertools
 import mimetypes
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,12 +71,13 @@ def _own_name(output: Mapping[str, Any]) -> str:
 
 def _write_new(path: Path, contents: bytes) -> Path:
     """Write a file that did not exist; `picture.png` that did makes it `picture-2.png`."""
-    candidates = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    for candidate in itertools.chain([path], candidates):
+    candidate, number = path, 1
+    while True:
         try:
             with candidate.open("xb") as file:
                 file.write(contents)
         except FileExistsError:
-            continue
-        return candidate
-    raise AssertionError("names don't run out")
+            number += 1
+            candidate = path.with_stem(f"{path.stem}-{number}")
+        else:
+            return candidate
