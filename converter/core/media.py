@@ -83,10 +83,10 @@ def _classify(text: str) -> Kind | None:
 
 def _is_base64(text: str) -> bool:
     """Whether the text can't be a file's name: enough characters of the alphabet only, which begin a known format."""
-    if len(text) < MIN_BASE64 or not re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}\s*", text):
+    compact = "".join(text.split())
+    if len(compact) < MIN_BASE64 or not re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", compact):
         return False
-    head = "".join(text[:SNIFFED].split())
-    return sniff(binascii.a2b_base64(head[: len(head) // 4 * 4])) is not None
+    return sniff(binascii.a2b_base64(compact[: min(len(compact) // 4 * 4, SNIFFED)])) is not None
 
 
 def decode(media: MediaInput) -> bytes:
@@ -130,9 +130,12 @@ def _decode_uri(media: MediaInput) -> bytes:
 def _decode_base64(media: MediaInput, encoded: str | bytes) -> bytes:
     """Forgiving decode of the WHATWG Infra standard: white space is dropped, padding may be left out, no more."""
     try:
-        compact = b"".join((encoded.encode("ascii") if isinstance(encoded, str) else encoded).split())
-        padded = compact if len(compact) % 4 == 0 else compact + b"=" * (-len(compact) % 4)
-        return binascii.a2b_base64(padded, strict_mode=True)
+        data = b"".join((encoded.encode("ascii") if isinstance(encoded, str) else encoded).split())
+        if len(data) % 4 == 0:
+            data = data[:-2] + data[-2:].rstrip(b"=")
+        if b"=" in data:
+            raise refuse(media, "is not valid base64")
+        return binascii.a2b_base64(data + b"=" * (-len(data) % 4), strict_mode=True)
     except (UnicodeEncodeError, binascii.Error):
         raise refuse(media, "is not valid base64") from None
 

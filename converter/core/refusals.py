@@ -46,7 +46,7 @@ def normalize_refusal(status: int, body: object) -> Fault:
         return refuse(_OPENING, node_errors)
     if kind in _UNEXPLAINED and not _text(error, "details"):
         return InvalidWorkflow(_UNEXPLAINED[kind], node_errors={})
-    stated = ": ".join(filter(None, (scrub(_text(error, "message")), scrub(_text(error, "details")))))
+    stated = ": ".join(filter(None, (scrub(_text(error, key)).rstrip(".") for key in ("message", "details"))))
     return InvalidWorkflow(f"{_OPENING}: {stated or 'it gave no reason'}.", node_errors={})
 
 
@@ -96,7 +96,9 @@ def _blame(error: Mapping[str, Any]) -> NodeErrors:
     if class_type is None and "class_type" in message:
         reason = explain("missing_class_type", "The node has no class_type")
     else:
-        reason = explain("missing_node_type", "The engine has no node of this class; is a custom node not installed?")
+        reason = explain(
+            "missing_node_type", "The engine has no node of this class; perhaps a custom node is not installed"
+        )
     return {node_id: {"class_type": class_type, "errors": [reason]}}
 
 

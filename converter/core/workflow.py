@@ -247,7 +247,7 @@ def refuse(opening: str, node_errors: NodeErrors) -> InvalidWorkflow:
 def _describe(node_id: object, entry: Mapping[str, Any], error: Mapping[str, str]) -> str:
     of_class = f" ({clip(entry['class_type'], MAX_ECHO)})" if entry["class_type"] else ""
     details = f" ({error['details']})" if error["details"] else ""
-    return f"node {clip(str(node_id), MAX_ECHO)}{of_class}: {error['message']}{details}"
+    return f"node {clip(str(node_id), MAX_ECHO)}{of_class}: {error['message'].rstrip('.')}{details}"
 
 
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:

@@ -1,0 +1,379 @@
+"""Templates: what is wrong with one is told whole, what is right can be filled, and the schema says how."""
+
+import copy
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.core.template import MAX_SEED, Template, TemplateError, fill, parse, schema
+from converter.core.workflow import check
+from converter.errors import InvalidRequest
+from tests.converter.core.documents import drafts, values
+
+SHIPPED = Path(__file__).parents[3] / "workflows"
+
+WORKFLOW: dict[str, Any] = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+    "2": {"class_type": "Custom", "inputs": {"text": "old", "flag": False, "mode": "a", "a.b": 1, "linked": ["1", 0]}},
+    "3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 20, "cfg": 7.0, "width": 8, "height": 8}},
+    "3.5": {"class_type": "KSampler", "inputs": {"seed": 1}},
+}
+DECLARATION: dict[str, Any] = {
+    "title": "Everything",
+    "description": "One input of each type.",
+    "inputs": {
+        "prompt": {"type": "string", "node": "2.text", "max_length": 5, "description": "What to paint."},
+        "flag": {"type": "boolean", "node": "2.flag", "default": True},
+        "mode": {"type": "choice", "node": "2.mode", "choices": ["a", "b"], "default": "b"},
+        "steps": {"type": "integer", "node": "3.steps", "minimum": 1, "maximum": 50, "optional": True},
+        "cfg": {"type": "number", "node": "3.cfg", "default": 7, "minimum": 0.5},
+        "size": {"type": "integer", "node": ["3.width", "3.height"], "default": 64},
+        "seed": {"type": "seed", "node": ["3.seed", "3.5.seed"]},
+        "image": {"type": "image", "node": "1.image"},
+        "dotted": {"type": "integer", "node": "2.a.b", "optional": True},
+    },
+}
+GIVEN: dict[str, Any] = {"prompt": "a cat", "image": "cat.png"}
+
+
+def template() -> Template:
+    """The template with one input of each type."""
+    return parse("everything", WORKFLOW, DECLARATION)
+
+
+def problems(inputs: object) -> dict[str, str]:
+    """What is wrong with some inputs, by pointer."""
+    with pytest.raises(InvalidRequest) as caught:
+        fill(template(), inputs, lambda: 0)
+    return {problem["pointer"]: problem["detail"] for problem in caught.value.problems}
+
+
+def declare(**table: Any) -> dict[str, Any]:
+    """A declaration of one input."""
+    return {"inputs": {"x": table}}
+
+
+def complaints(declaration: dict[str, Any], workflow: object = WORKFLOW, name: str = "t") -> tuple[str, ...]:
+    """What is wrong with a template."""
+    with pytest.raises(TemplateError) as caught:
+        parse(name, workflow, declaration)
+    assert str(caught.value) == f"template {name}: {'; '.join(caught.value.problems)}"
+    assert caught.value.name == name
+    return caught.value.problems
+
+
+# Declarations ------------------------------------------------------------------------------------------------------
+
+
+def test_a_declaration_is_read() -> None:
+    found = template()
+    assert (found.name, found.title, found.description) == ("everything", "Everything", "One input of each type.")
+    assert [hole.name for hole in found.inputs] == list(DECLARATION["inputs"])
+    assert [hole.name for hole in found.inputs if hole.required] == ["prompt", "image"]
+    assert {hole.name: hole.places for hole in found.inputs}["seed"] == (("3", "seed"), ("3.5", "seed"))
+    assert {hole.name: hole.places for hole in found.inputs}["dotted"] == (("2", "a.b"),)
+    assert found.media == {("1", "image")}
+
+
+def test_a_declaration_may_be_empty() -> None:
+    found = parse("plain", WORKFLOW, {})
+    assert (found.title, found.inputs) == ("plain", ())
+    assert fill(found, {}, lambda: 0) == (WORKFLOW, {})
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({}, ".type: must be one of string, integer, number, boolean, choice, image, seed"),
+        ({"type": "text"}, ".type: must be one of string, integer, number, boolean, choice, image, seed"),
+        ({"type": ["seed"]}, ".type: must be one of string, integer, number, boolean, choice, image, seed"),
+        ({"type": "string"}, ".node: must be text like 3.seed, or a list of them"),
+        ({"type": "string", "node": []}, ".node: must be text like 3.seed, or a list of them"),
+        ({"type": "string", "node": ["2.text", 5]}, ".node: must be text like 3.seed, or a list of them"),
+        ({"type": "string", "node": "text"}, ".node: text: the workflow has no such input"),
+        ({"type": "string", "node": "9.text"}, ".node: 9.text: the workflow has no such input"),
+        ({"type": "string", "node": "2.texts"}, ".node: 2.texts: the workflow has no such input"),
+        ({"type": "string", "node": "2.linked"}, ".node: 2.linked: is linked"),
+        ({"type": "string", "node": "2.text", "defualt": ""}, ".defualt: is not known"),
+        ({"type": "string", "node": "2.text", "minimum": 1}, ".minimum: does not apply to string"),
+        ({"type": "integer", "node": "3.steps", "max_length": 1}, ".max_length: does not apply to integer"),
+        ({"type": "boolean", "node": "2.flag", "choices": ["a"]}, ".choices: does not apply to boolean"),
+        ({"type": "string", "node": "2.text", "description": 5}, ".description: must be text"),
+        ({"type": "string", "node": "2.text", "optional": "yes"}, ".optional: must be true or false"),
+        ({"type": "string", "node": "2.text", "max_length": 0}, ".max_length: must be a whole number above 0"),
+        ({"type": "number", "node": "3.cfg", "minimum": "1"}, ".minimum: must be a number"),
+        ({"type": "number", "node": "3.cfg", "maximum": float("nan")}, ".maximum: must be a number"),
+        ({"type": "integer", "node": "3.steps", "minimum": 0.5}, ".minimum: must be a whole number"),
+        ({"type": "seed", "node": "3.seed", "maximum": 0.5}, ".maximum: must be a whole number"),
+        ({"type": "number", "node": "3.cfg", "minimum": 2, "maximum": 1}, ".minimum: is above the maximum"),
+        ({"type": "seed", "node": "3.seed", "maximum": -1}, ".minimum: is above the maximum"),
+        ({"type": "choice", "node": "2.mode"}, ".choices: is missing"),
+        ({"type": "choice", "node": "2.mode", "choices": []}, ".choices: must be a list of different texts"),
+        ({"type": "choice", "node": "2.mode", "choices": ["a", "a"]}, ".choices: must be a list of different texts"),
+        ({"type": "choice", "node": "2.mode", "choices": ["a", 1]}, ".choices: must be a list of different texts"),
+        ({"type": "choice", "node": "2.mode", "choices": "ab"}, ".choices: must be a list of different texts"),
+        ({"type": "seed", "node": "3.seed", "default": 5}, ".default: does not apply to a seed, which is drawn"),
+        ({"type": "seed", "node": "3.seed", "optional": True}, ".optional: does not apply to a seed, which is drawn"),
+        (
+            {"type": "string", "node": "2.text", "default": "", "optional": True},
+            ".optional: says nothing beside a default",
+        ),
+        ({"type": "integer", "node": "3.steps", "default": "x"}, ".default: must be a whole number"),
+        ({"type": "number", "node": "3.cfg", "default": 5, "maximum": 4}, ".default: must be at most 4"),
+        ({"type": "choice", "node": "2.mode", "choices": ["a"], "default": "b"}, ".default: must be one of a"),
+    ],
+)
+def test_what_is_wrong_with_an_input_is_told(table: dict[str, Any], problem: str) -> None:
+    assert complaints(declare(**table)) == (f"inputs.x{problem}",)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "problem"),
+    [
+        ({"titel": "x"}, "titel: is not known"),
+        ({"title": 5}, "title: must be text"),
+        ({"description": []}, "description: must be text"),
+        ({"inputs": []}, "inputs: must be a table"),
+        ({"inputs": {"x": 5}}, "inputs.x: must be a table"),
+        (
+            {"inputs": {name: {"type": "seed", "node": "3.seed"} for name in ("a", "b")}},
+            "3.seed: is filled twice",
+        ),
+        (declare(type="seed", node=["3.seed", "3.seed"]), "3.seed: is filled twice"),
+    ],
+)
+def test_what_is_wrong_with_a_declaration_is_told(declaration: dict[str, Any], problem: str) -> None:
+    assert complaints(declaration) == (problem,)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "_x", "x" * 65])
+def test_a_templates_name_is_a_word(name: str) -> None:
+    assert "its name must match" in complaints({}, name=name)[0]
+
+
+@pytest.mark.parametrize("name", ["", "1x", "a b", "a/b"])
+def test_an_inputs_name_is_a_word(name: str) -> None:
+    [problem] = complaints({"inputs": {name: {"type": "seed", "node": "3.seed"}}})
+    assert problem.startswith(f"inputs.{name}: its name must match")
+
+
+def test_a_workflow_that_can_not_run_is_no_template() -> None:
+    [problem] = complaints({}, workflow={"nodes": [], "links": []})
+    assert "Export (API)" in problem
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    told = complaints(
+        {"titel": "", "inputs": {"a": {"type": "seed", "node": "1.x", "more": 1}, "b": {}, "c": {"type": "choice"}}}
+    )
+    assert [problem.split(":")[0] for problem in told] == [
+        "titel",
+        "inputs.a.more",
+        "inputs.a.node",
+        "inputs.b.type",
+        "inputs.c.choices",
+        "inputs.c.node",
+    ]
+
+
+tables = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["string", "integer", "number", "boolean", "choice", "image", "seed"]),
+        "node": st.sampled_from(["1.image", "2.text", "3.seed", ["3.width", "3.height"], "2.linked", "9.x"]) | values,
+        "default": st.sampled_from(["a", 5, 0.5, True]) | values,
+        "optional": st.booleans() | values,
+        "minimum": st.integers() | values,
+        "maximum": st.integers() | values,
+        "choices": st.just(["a", "b"]) | values,
+        "max_length": st.integers() | values,
+        "description": values,
+    },
+)
+declarations = st.fixed_dictionaries(
+    {},
+    optional={"inputs": st.dictionaries(st.sampled_from(["a", "b", "1"]), tables | values) | values, "title": values},
+)
+
+
+@given(st.just(WORKFLOW) | drafts, declarations)
+def test_any_declaration_is_a_template_or_told_wrong(workflow: object, declaration: dict[str, Any]) -> None:
+    try:
+        found = parse("any", workflow, declaration)
+    except TemplateError:
+        return
+    json.dumps(schema(found))
+    samples = {"string": "a", "image": "a"}
+    supplied = {hole.name: samples[hole.type] for hole in found.inputs if hole.required and hole.type in samples}
+    if all(hole.name in supplied for hole in found.inputs if hole.required):
+        assert check(fill(found, supplied, lambda: 12345678901234567890)[0])
+
+
+# Filling -----------------------------------------------------------------------------------------------------------
+
+
+def test_inputs_go_to_their_places_and_the_rest_is_supplied() -> None:
+    workflow, used = fill(template(), GIVEN | {"steps": 5.0, "size": 32}, lambda: 42)
+    assert workflow["2"]["inputs"] == {"text": "a cat", "flag": True, "mode": "b", "a.b": 1, "linked": ["1", 0]}
+    assert workflow["3"]["inputs"] == {"seed": 42, "steps": 5, "cfg": 7, "width": 32, "height": 32}
+    assert isinstance(workflow["3"]["inputs"]["steps"], int)
+    assert workflow["3.5"]["inputs"] == {"seed": 42}
+    assert workflow["1"]["inputs"] == {"image": "cat.png"}
+    assert used == {"prompt": "a cat", "flag": True, "mode": "b", "steps": 5, "cfg": 7, "size": 32, "seed": 42}
+
+
+def test_an_optional_input_leaves_the_workflows_value() -> None:
+    workflow, used = fill(template(), GIVEN, lambda: 0)
+    assert workflow["3"]["inputs"]["steps"] == 20
+    assert "steps" not in used
+
+
+def test_a_given_seed_is_not_drawn() -> None:
+    def draw() -> int:
+        raise AssertionError
+
+    assert fill(template(), GIVEN | {"seed": 7}, draw)[1]["seed"] == 7
+
+
+@pytest.mark.parametrize("value", ["cat.png", "data:image/png;base64,AAAA", {"part": "photo"}])
+def test_media_take_every_form(value: object) -> None:
+    workflow, used = fill(template(), GIVEN | {"image": value}, lambda: 0)
+    assert workflow["1"]["inputs"]["image"] == value
+    assert "image" not in used
+
+
+def test_everything_wrong_with_the_inputs_is_told_at_once() -> None:
+    wrong = {"flag": "yes", "mode": "c", "steps": 51, "cfg": 0.25, "size": 1.5, "seed": -1, "image": 5, "a/b~c": 1}
+    assert problems(wrong) == {
+        "/inputs/prompt": "is required",
+        "/inputs/flag": "must be true or false",
+        "/inputs/mode": "must be one of a, b",
+        "/inputs/steps": "must be at most 50",
+        "/inputs/cfg": "must be at least 0.5",
+        "/inputs/size": "must be a whole number",
+        "/inputs/seed": "must be at least 0",
+        "/inputs/image": 'must be a file name, base64, a data: URI or {"part": NAME}',
+        "/inputs/a~1b~0c": "is no input of this template",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", 5),
+        ("prompt", None),
+        ("prompt", "abcdef"),
+        ("steps", True),
+        ("steps", "5"),
+        ("steps", float("inf")),
+        ("cfg", float("nan")),
+        ("cfg", False),
+        ("flag", 1),
+        ("mode", ["a"]),
+        ("seed", None),
+        ("seed", MAX_SEED + 1),
+        ("seed", 0.5),
+        ("image", ""),
+        ("image", {"part": 5}),
+        ("image", {"part": "x", "more": 1}),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(name: str, value: object) -> None:
+    assert list(problems(GIVEN | {name: value})) == [f"/inputs/{name}"]
+
+
+@pytest.mark.parametrize("inputs", [None, [], "x", 5])
+def test_inputs_are_an_object(inputs: object) -> None:
+    assert problems(inputs) == {"/inputs": "must be an object"}
+
+
+def test_a_large_integer_is_a_number() -> None:
+    assert fill(template(), GIVEN | {"cfg": 10**400}, lambda: 0)[1]["cfg"] == 10**400
+
+
+@given(st.integers(0, 2**80), st.integers(0, 100), st.integers(0, 100))
+def test_a_drawn_seed_keeps_its_limits(drawn: int, lowest: int, span: int) -> None:
+    declaration = declare(type="seed", node="3.seed", minimum=lowest, maximum=lowest + span)
+    _, used = fill(parse("t", WORKFLOW, declaration), {}, lambda: drawn)
+    assert lowest <= used["x"] <= lowest + span
+
+
+@given(st.dictionaries(st.sampled_from([*DECLARATION["inputs"], "more"]), values) | values)
+def test_any_inputs_fill_or_are_told_wrong(inputs: Any) -> None:
+    found = template()
+    before = copy.deepcopy(found)
+    try:
+        workflow, used = fill(found, inputs, lambda: 1)
+    except InvalidRequest:
+        workflow = found.workflow
+    else:
+        assert used["prompt"] == inputs["prompt"]
+    assert check(workflow) is workflow
+    assert found == before
+
+
+# Schemas -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_of_the_inputs() -> None:
+    assert schema(template()) == {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["prompt", "image"],
+        "properties": {
+            "prompt": {"type": "string", "maxLength": 5, "description": "What to paint."},
+            "flag": {"type": "boolean", "default": True},
+            "mode": {"type": "string", "enum": ["a", "b"], "default": "b"},
+            "steps": {"type": "integer", "minimum": 1, "maximum": 50},
+            "cfg": {"type": "number", "minimum": 0.5, "default": 7},
+            "size": {"type": "integer", "default": 64},
+            "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+            "image": {
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {
+                        "type": "object",
+                        "properties": {"part": {"type": "string"}},
+                        "required": ["part"],
+                        "additionalProperties": False,
+                    },
+                ]
+            },
+            "dotted": {"type": "integer"},
+        },
+    }
+
+
+# What ships --------------------------------------------------------------------------------------------------------
+
+
+def shipped(name: str) -> Template:
+    """A template of the repository."""
+    workflow = json.loads((SHIPPED / f"{name}.json").read_text())
+    return parse(name, workflow, tomllib.loads((SHIPPED / f"{name}.toml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "required"),
+    [("txt2img", {"prompt": "a cat"}), ("img2img", {"prompt": "a cat", "image": {"part": "photo"}})],
+)
+def test_shipped_templates_need_little(name: str, required: dict[str, Any]) -> None:
+    found = shipped(name)
+    workflow, used = fill(found, required, lambda: 99)
+    assert {hole.name for hole in found.inputs if hole.required} == required.keys()
+    assert all(hole.description for hole in found.inputs)
+    assert used["seed"] == workflow["3"]["inputs"]["seed"] == 99
+    assert workflow["6"]["inputs"]["text"] == "a cat"
+    assert check(workflow)
+
+
+def test_every_shipped_workflow_is_a_template() -> None:
+    assert {path.stem for path in SHIPPED.glob("*.json")} == {path.stem for path in SHIPPED.glob("*.toml")}
+    for path in SHIPPED.glob("*.json"):
+        shipped(path.stem)
