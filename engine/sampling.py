@@ -1,7 +1,7 @@
 """Sampling: a run from noise to a picture's latent, as a generator of questions to the model.
 
-For: carrying a run out with one of `samplers`. Leaves the answers to whoever drives the generator, so that the questions
-of many runs can share one forward pass, and knows neither models nor devices.
+For: carrying a run out with one of `samplers`. Leaves the answers to whoever drives the generator, so that questions of
+many runs can share one forward pass, and knows neither models nor devices.
 Invariant: pure but for the noise generators it is given; everything is float32 on the CPU; an item of the batch never
 influences another.
 """

@@ -60,13 +60,15 @@ def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Samp
     from engine.sampling import sample
 
     device = context.service(Device)
-    projection = context.service(Models).projection(model)
+    projection = context.service(Models).projection(model) if context.previews else None
 
     def report(evaluation: "Evaluation", prediction: "Tensor") -> None:
         if not evaluation.completes:
             return context.check()
-        expected = evaluation.estimate(prediction)[0] / denoiser.scale  # the first of a batch, as in ComfyUI
-        preview = Preview("jpeg", render_preview(expected, projection))
+        preview = None
+        if projection is not None:
+            expected = evaluation.estimate(prediction)[0] / denoiser.scale  # the first of a batch, as in ComfyUI
+            preview = Preview("jpeg", render_preview(expected, projection))
         return context.progress(evaluation.step, evaluation.steps, preview)
 
     evaluations = sample(run)

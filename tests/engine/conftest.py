@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.device import Device
 from engine.models import Models
@@ -21,6 +22,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def device() -> Iterator[Device]:
     """A device thread on the CPU."""
+    # Threads that wait for each other in every small operation crawl on a machine that is busy with other tests.
+    torch.set_num_threads(1)
     with Device() as device:
         yield device
 

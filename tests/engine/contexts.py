@@ -17,6 +17,7 @@ class RecordingContext:
     prompt_id = "prompt"
     prompt: ClassVar[Mapping[str, object]] = {}
     prompt_text = "{}"
+    previews = True
     extra_pnginfo = None
 
     def __init__(self, *services: object, interrupt_at: float | None = None) -> None:

@@ -105,6 +105,12 @@ def test_progress_and_previews_come_at_each_step(context: RecordingContext) -> N
         assert Image.open(io.BytesIO(preview.data)).size == (512, 512)
 
 
+def test_nothing_is_previewed_for_nobody(context: RecordingContext) -> None:
+    context.previews = False
+    draw(context, steps=2)
+    assert context.reports == [(1, 2, None), (2, 2, None)]
+
+
 def test_the_same_seed_draws_the_same_picture(context: RecordingContext) -> None:
     first, second, other = draw(context), draw(context), draw(context, seed=6)
     assert torch.equal(first.samples, second.samples)
