@@ -56,6 +56,7 @@ _ANSWERS: Mapping[str, Literal["lasting", "temporary"]] = {
     "PreviewAny": "lasting",
     "PreviewImage": "temporary",
     "PreviewAudio": "temporary",
+    "MaskPreview": "temporary",
 }
 """Output nodes of ComfyUI's core that are known to answer with files or text. Others may answer with nothing."""
 
@@ -261,9 +262,9 @@ _FOLDER = r"[^\s/\\'\"<>|:;]+"
 _FILE = r"[^\s/\\'\"<>|:;,()\[\]{}]+"
 _PATH = re.compile(
     rf"""
-    (?P<url>\b(?!(?i:file):)[A-Za-z][A-Za-z0-9+.-]*://\S*)                  # stays as it is
+    (?P<url>\b(?i:https?|wss?|s3|gs|az)://\S*)                               # stays as it is
     | (?P<quote>['"])(?:(?i:file):/+|~?/|[A-Za-z]:[\\/]|\\\\)[^'"]+(?P=quote)  # in quotes a path may hold anything
-    | (?:\b(?i:file):/+ | (?<![\w./~])~?/(?={_FILE}) | (?<!\w)[A-Za-z]:[\\/]+ | (?<![\w\\])\\\\(?={_FILE}))
+    | (?:\b(?i:file):/+ | (?<![\w./~])~?/+(?={_FILE}) | (?<!\w)[A-Za-z]:[\\/]+ | (?<![\w\\])\\\\(?={_FILE}))
       (?:{_FOLDER}(?:\ {_FOLDER}){{0,3}}[\\/]+)*(?:{_FILE})?                # folders may have spaces in their names
     """,
     re.VERBOSE,

@@ -321,6 +321,7 @@ def test_every_value_makes_a_difference(other: dict[str, Any]) -> None:
         (r"'C:\\Users\\x\\y.py'", "'y.py'"),
         (r"no \\server\share\a.png there", "no a.png there"),
         ("file:///etc/passwd", "…"),
+        ("sqlite:////srv/my/jobs.db is locked", "sqlite:jobs.db is locked"),
         ("File:///srv/my%20models/x.bin", "x.bin"),
         ("~/x/y.bin, /a/b, /c/d.txt (in /opt/my models/x.ckpt)", "y.bin, …, d.txt (in x.ckpt)"),
         ("can't open '/home/me/my pics, old/a b.png'", "can't open 'a b.png'"),
