@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from tests.contract.graphs import fresh_color, fresh_graph
-from tests.fakes.nodes import color_of, encode, solid
+from tests.fakes.pictures import color_of, encode, solid
 from tests.fakes.talker import Talker, image_graph, labels
 
 

@@ -95,6 +95,12 @@ async def test_an_interrupt_by_id_hits_the_running_prompt_alone(busy: Busy) -> N
         assert labels(await busy.talker.follow(prompt_id))[-2:] == ["execution_success", "end"]
 
 
+async def test_prompts_run_in_the_order_of_their_posts(talker: Talker) -> None:
+    posted = [await talker.submit(fresh_graph()) for _ in range(4)]
+    heard = [message for prompt_id in posted for message in await talker.follow(prompt_id)]
+    assert [message["data"]["prompt_id"] for message in heard if message["type"] == "execution_start"] == posted
+
+
 async def test_an_interrupt_while_idle_does_not_hit_the_next_prompt(talker: Talker) -> None:
     assert await talker.tell("/interrupt", {}) == 200
     _, heard = await talker.run(fresh_graph())

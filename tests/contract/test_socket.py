@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from tests.contract.graphs import fresh_graph, slow_graph
 from tests.fakes.talker import Talker, labels, talk
 
@@ -34,8 +36,9 @@ async def test_the_first_message_is_a_status_with_the_socket_id(engine_url: str)
         assert isinstance(message["data"]["status"]["exec_info"]["queue_remaining"], int)
 
 
-async def test_a_socket_without_an_id_gets_one(talker: Talker) -> None:
-    async with talker.session.ws_connect(f"{talker.url}/ws") as socket:
+@pytest.mark.parametrize("path", ["/ws", "/api/ws"])
+async def test_a_socket_without_an_id_gets_one(talker: Talker, path: str) -> None:
+    async with talker.session.ws_connect(talker.url + path) as socket:
         message = await socket.receive_json(timeout=30)
         assert re.fullmatch("[0-9a-f]{32}", message["data"]["sid"])
 

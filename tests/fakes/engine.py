@@ -6,7 +6,7 @@ be broken.
 
 It validates, queues, runs and caches prompts over small node classes that make real PNGs of one colour, sends every
 message in ComfyUI's order, and records what it was asked. `hold` keeps nodes from ending until `release`, and
-`until` waits for anything, so that no test sleeps. Leaves each part to its own file here: `faults`, `nodes`,
+`until` waits for anything, so that no test sleeps. Leaves each part to its own file here: `faults`, `catalog`,
 `validation`, `prompts`, `execution`, `sockets`, `routes`, `folders`. Invariant: what a healthy ComfyUI would not do
 happens only where a fault says so.
 """
@@ -92,6 +92,11 @@ class FakeEngine:
     # ---- its life
 
     @property
+    def alive(self) -> bool:
+        """Whether it listens: between `restart` and the end of its process."""
+        return bool(self._tasks)
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -102,14 +107,13 @@ class FakeEngine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ending is not None:
-            await self._ending
         await self.crash()
         self._directory.cleanup()
 
     async def restart(self) -> None:
         """Listens again on the same port, with an empty queue and history; numbers start at 0, temp is emptied."""
-        assert not self._tasks, "still running"
+        assert not self.alive, "still running"
+        await self.crash()  # the end of the process before may still be under way
         self._forget()
         self.folders.clear_temp()
         runner = web.AppRunner(
@@ -133,6 +137,9 @@ class FakeEngine:
 
     async def crash(self) -> None:
         """As if killed: the listener and all connections are gone at once, and everything is forgotten but files."""
+        if self._ending is not None and asyncio.current_task() is not self._ending:
+            await self._ending
+            self._ending = None
         if not self._tasks:
             return
         self._listener.close()
@@ -184,8 +191,13 @@ class FakeEngine:
         await self.until(lambda: self.prompts.remaining == 0)
         await self.sockets.flush()
 
-    def put_stranger(self, prompt: dict[str, Any] | None = None, *, number: float | None = None) -> str:
-        """Somebody else's prompt joins the queue (in front of all others with a negative number); its id."""
+    def put_stranger(
+        self, prompt: dict[str, Any] | None = None, *, number: float | None = None, client_id: str | None = "stranger"
+    ) -> str:
+        """Somebody else's prompt joins the queue (in front of all others with a negative number); its id.
+
+        Without a client id its progress is told to everybody.
+        """
         prompt_id = str(uuid4())
         if prompt is None:
             color = self.prompts.counter & 0xFFFFFF
@@ -196,7 +208,8 @@ class FakeEngine:
             }
         outputs = [node for node in prompt if prompt[node]["class_type"].startswith(("Save", "Preview"))]
         taken = self.prompts.next_number() if number is None else number
-        self.put((taken, prompt_id, prompt, {"client_id": "stranger"}, outputs))
+        extra_data = {} if client_id is None else {"client_id": client_id}
+        self.put((taken, prompt_id, prompt, extra_data, outputs))
         return prompt_id
 
     def clear_queue(self) -> None:

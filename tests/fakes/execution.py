@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from tests.fakes.catalog import CLASSES
 from tests.fakes.changes import Changes
+from tests.fakes.declarations import Blocker, Done
 from tests.fakes.faults import Faults
 from tests.fakes.folders import Folders
-from tests.fakes.nodes import CLASSES, Blocker, Done, encode, solid
+from tests.fakes.pictures import encode, solid
 from tests.fakes.sockets import Preview, Sockets, pack_text
 
 OUT_OF_MEMORY = (

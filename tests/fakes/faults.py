@@ -24,6 +24,8 @@ class Faults:
     """The next N posts of a prompt are answered only after its last message was sent."""
     answer_lost: int = 0
     """The next N prompts are accepted, then the connection is cut without an answer."""
+    exit_on_post: int = 0
+    """The next N prompts are accepted, then the process ends without an answer."""
     post_500: int = 0
     """The next N posts of a prompt are answered 500 and nothing is queued."""
     refuse_connections: bool = False
@@ -55,7 +57,7 @@ class Faults:
     view_truncated: int = 0
     """The next N files break off in the middle."""
     ignore_prompt_id_on_interrupt: bool = False
-    """`/interrupt` with a prompt id stops whatever runs, as in versions before 0.3.50 or so."""
+    """`/interrupt` with a prompt id stops whatever runs, as older versions do."""
 
     def take(self, name: str) -> bool:
         """Whether the counting fault `name` strikes here; counts it down."""

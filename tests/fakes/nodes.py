@@ -1,111 +1,20 @@
-"""The node classes that the fake engine knows: declarations as ComfyUI 0.3.64 has them, and what they do instead of
-diffusion.
+"""ComfyUI's own node classes, as far as the fake engine has them: inputs and limits of 0.3.64, and what they do
+instead.
 
-Pictures are Pillow images of one colour, so that a test can tell by pixels which prompt a file came from; a sampler
-derives that colour from its seed. Validation reads the declarations, `execution` calls `run`; neither is known
-here.
+A sampler draws nothing: it derives a colour from its seed. `mischief` has the classes that fail on purpose.
 """
 
-import asyncio
 import json
 import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from tests.fakes.declarations import ANYTHING, Done, InputConfig, NodeClass, Stage, each_time, number, real
 from tests.fakes.folders import Folders
-
-InputConfig = tuple[str | list[str], dict[str, Any]]
-Pictures = list[Image.Image]
-Ui = dict[str, list[Any]]
-
-
-class Stage(Protocol):
-    """What a running node may do to the world."""
-
-    node_id: str
-    prompt: dict[str, Any]
-    extra_data: dict[str, Any]
-
-    @property
-    def folders(self) -> Folders: ...
-
-    async def progress(self, value: float, maximum: float, preview: bytes | None = None, kind: str = "jpeg") -> None:
-        """Reports progress; raises `Interrupted` where ComfyUI's progress hook would."""
-
-    def text(self, text: str) -> None:
-        """Sends a TEXT binary to everybody."""
-
-    async def exit(self) -> None:
-        """Ends the engine's process, so to speak; never returns."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a node gives: a value for each output slot, and what history shows of it (None: nothing)."""
-
-    values: tuple[Any, ...] = ()
-    ui: Ui | None = None
-
-
-@dataclass(frozen=True)
-class Blocker:
-    """In place of a value: whatever takes it does not run, and blocks in turn; `message` is sent as an error, once."""
-
-    message: str | None = None
-
-
-@dataclass(frozen=True)
-class NodeClass:
-    """One class of nodes; `required` and `optional` are what `/object_info` and validation show of it."""
-
-    run: Callable[[dict[str, Any], Stage], Awaitable[Done]]
-    required: Mapping[str, InputConfig] = field(default_factory=dict)
-    optional: Mapping[str, InputConfig] = field(default_factory=dict)
-    returns: tuple[str, ...] = ()
-    output: bool = False
-    concurrent: bool = False
-    """An async node, which ComfyUI starts as soon as it is ready."""
-    fingerprint: Callable[[dict[str, Any], Folders], Any] | None = None
-    """Stands for IS_CHANGED: a part of the cache key beside the inputs."""
-    reject: Callable[[dict[str, Any], Folders], dict[str, str]] | None = None
-    """Stands for VALIDATE_INPUTS: messages by input name; those inputs are not checked against lists and limits."""
-    checks: tuple[str, ...] = ()
-    """The inputs that `reject` takes over."""
-
-
-def number(default: int, least: int = 0, most: int = 16384, step: int = 1) -> InputConfig:
-    return "INT", {"default": default, "min": least, "max": most, "step": step}
-
-
-def real(default: float, least: float, most: float) -> InputConfig:
-    return "FLOAT", {"default": default, "min": least, "max": most}
-
-
-def solid(color: int, width: int = 64, height: int = 64, batch: int = 1) -> Pictures:
-    """Pictures of one colour, 0xRRGGBB."""
-    rgb = (color >> 16 & 255, color >> 8 & 255, color & 255)
-    return [Image.new("RGB", (width, height), rgb)] * batch  # one and the same: no node changes a picture
-
-
-def encode(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    buffer = BytesIO()
-    picture.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def color_of(data: bytes) -> int:
-    """The colour 0xRRGGBB of an encoded picture's first pixel, for a test that wants to know whose picture it got."""
-    with Image.open(BytesIO(data)) as picture:
-        pixel = picture.convert("RGB").getpixel((0, 0))
-    assert isinstance(pixel, tuple)
-    return int(pixel[0]) << 16 | int(pixel[1]) << 8 | int(pixel[2])
+from tests.fakes.pictures import encode, solid
 
 
 async def empty_image(inputs: dict[str, Any], stage: Stage) -> Done:
@@ -221,45 +130,6 @@ async def encode_latent(inputs: dict[str, Any], stage: Stage) -> Done:
     return Done(({"seed": 0, "size": inputs["pixels"][0].size, "batch": len(inputs["pixels"])},))
 
 
-async def sleep_with_progress(inputs: dict[str, Any], stage: Stage) -> Done:
-    started = time.monotonic()
-    while (elapsed := time.monotonic() - started) < inputs["seconds"]:
-        await stage.progress(elapsed, inputs["seconds"])
-        await asyncio.sleep(0.01)
-    return Done((inputs["value"],))
-
-
-async def sleep_without_progress(inputs: dict[str, Any], stage: Stage) -> Done:
-    await asyncio.sleep(inputs["operation_time"])
-    return Done((inputs["value"],))
-
-
-async def fail_after(inputs: dict[str, Any], stage: Stage) -> Done:
-    await asyncio.sleep(inputs["error_after"])
-    raise RuntimeError("Intentional async execution error for testing")
-
-
-async def stub_image(inputs: dict[str, Any], stage: Stage) -> Done:
-    color = {"BLACK": 0, "WHITE": 0xFFFFFF}.get(inputs["content"], 0x808080)
-    return Done((solid(color, inputs["width"], inputs["height"], inputs["batch_size"]),))
-
-
-async def block(inputs: dict[str, Any], stage: Stage) -> Done:
-    blocker = Blocker("Blocked Execution" if inputs["verbose"] else None)
-    return Done((blocker if inputs["block"] else inputs["input"],))
-
-
-async def bad_ui(inputs: dict[str, Any], stage: Stage) -> Done:
-    if inputs["how"] == "object":  # ComfyUI's publish loop fails on it, and with that the whole process
-        await stage.exit()
-    return Done((), {"x": [float("nan")]})
-
-
-async def exit_process(inputs: dict[str, Any], stage: Stage) -> Done:
-    await stage.exit()
-    return Done((inputs["value"],))
-
-
 def image_missing(inputs: dict[str, Any], folders: Folders) -> dict[str, str]:
     """Messages for an `image` that names no file."""
     name = inputs["image"]
@@ -275,14 +145,8 @@ def file_bytes(inputs: dict[str, Any], folders: Folders) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def each_time(inputs: dict[str, Any], folders: Folders) -> object:
-    """A fingerprint that never repeats."""
-    return object()
-
-
 IMAGE: InputConfig = ("IMAGE", {})
 LATENT: InputConfig = ("LATENT", {})
-ANYTHING: InputConfig = ("*", {})
 SIZE = {"width": number(512, 1), "height": number(512, 1)}
 PREFIX: InputConfig = ("STRING", {"default": "ComfyUI"})
 SAMPLERS = ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_sde", "ddim", "uni_pc", "lms", "lcm"]
@@ -290,7 +154,7 @@ SAMPLERS += [f"sampler_{index}" for index in range(42 - len(SAMPLERS))]  # as ma
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"]
 METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 
-CLASSES: dict[str, NodeClass] = {
+CORE: dict[str, NodeClass] = {
     "EmptyImage": NodeClass(
         empty_image,
         {
@@ -370,48 +234,4 @@ CLASSES: dict[str, NodeClass] = {
     ),
     "VAEDecode": NodeClass(decode_latent, {"samples": LATENT, "vae": ("VAE", {})}, returns=("IMAGE",)),
     "VAEEncode": NodeClass(encode_latent, {"pixels": IMAGE, "vae": ("VAE", {})}, returns=("LATENT",)),
-    "TestSleep": NodeClass(sleep_with_progress, {"value": ANYTHING, "seconds": real(1.0, 0.0, 9999.0)}, returns=("*",)),
-    "TestAsyncTimeout": NodeClass(
-        sleep_without_progress,
-        {"value": ANYTHING, "timeout": real(1.0, 0.1, 10.0), "operation_time": real(2.0, 0.0, 10.0)},
-        returns=("*",),
-    ),
-    "TestAsyncError": NodeClass(fail_after, {"value": ANYTHING, "error_after": real(0.5, 0.0, 10.0)}, returns=("*",)),
-    "StubImage": NodeClass(
-        stub_image,
-        {
-            "content": (["WHITE", "BLACK", "NOISE"], {}),
-            "height": number(512, 1, 1024**3),
-            "width": number(512, 1, 4096**3),
-            "batch_size": number(1, 1, 1024),
-        },
-        returns=("IMAGE",),
-    ),
-    "TestExecutionBlocker": NodeClass(
-        block,
-        {"input": ANYTHING, "block": ("BOOLEAN", {"default": False}), "verbose": ("BOOLEAN", {"default": False})},
-        returns=("*",),
-    ),
-    "TestExit": NodeClass(exit_process, {"value": ANYTHING}, returns=("*",)),
-    "BadUI": NodeClass(bad_ui, {"how": (["nan", "object"], {})}, output=True),
 }
-
-
-def describe(name: str) -> dict[str, Any]:
-    """The class's entry in `/object_info`."""
-    node = CLASSES[name]
-    kinds = {"required": node.required, "optional": node.optional}
-    inputs = {kind: {key: list(config) for key, config in table.items()} for kind, table in kinds.items() if table}
-    return {
-        "input": inputs,
-        "input_order": {kind: list(table) for kind, table in inputs.items()},
-        "output": list(node.returns),
-        "output_is_list": [False] * len(node.returns),
-        "output_name": list(node.returns),
-        "name": name,
-        "display_name": name,
-        "description": "",
-        "python_module": "nodes",
-        "category": "image",
-        "output_node": node.output,
-    }

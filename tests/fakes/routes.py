@@ -6,6 +6,8 @@ plain 500 raises here as it does there and is turned into the same 55 bytes.
 
 import asyncio
 import json
+import mimetypes
+import time
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,9 @@ from uuid import UUID, uuid4
 from aiohttp import BodyPartReader, web
 from PIL import Image
 
+from tests.fakes.catalog import CLASSES, describe
 from tests.fakes.folders import TYPES, untag
-from tests.fakes.nodes import CLASSES, describe, encode
+from tests.fakes.pictures import encode
 from tests.fakes.sockets import FEATURES, MAX_UPLOAD_SIZE
 from tests.fakes.validation import Refused, judge
 
@@ -104,6 +107,9 @@ class Routes:
         if engine.faults.take("success_before_answer"):
             await engine.until(lambda: answer["prompt_id"] in engine.finished_prompts)
             await engine.sockets.flush()
+        if engine.faults.take("exit_on_post"):
+            engine.world.exit.set()
+            await engine.until(lambda: not engine.alive)
         if engine.faults.take("answer_lost"):
             assert request.transport is not None
             request.transport.abort()
@@ -123,6 +129,8 @@ class Routes:
         targets = body.get("partial_execution_targets")
         outputs, node_errors = judge(prompt, targets, engine.folders, recent=engine.recent)
         extra_data = body.get("extra_data", {})
+        if engine.recent:
+            extra_data["create_time"] = int(time.time() * 1000)
         if "client_id" in body:
             extra_data["client_id"] = body["client_id"]
         engine.put((number, prompt_id, prompt, extra_data, outputs))
@@ -212,7 +220,7 @@ class Routes:
         if not faults.view_slow and not faults.view_wrong_length and not faults.view_truncated:
             return web.FileResponse(path, headers=disposition)
         response = web.StreamResponse(headers=disposition)
-        response.content_type = "image/png"
+        response.content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return await self._send_badly(request, response, path.read_bytes())
 
     async def _send_badly(self, request: web.Request, response: web.StreamResponse, data: bytes) -> web.StreamResponse:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.engine import FakeEngine
 from tests.fakes.faults import Faults
-from tests.fakes.nodes import color_of
+from tests.fakes.pictures import color_of
 from tests.fakes.talker import image_graph, labels, talk
 
 FRESH = ["execution_start", "execution_cached", "executing", "executing", "executed", "execution_success", "end"]
@@ -57,6 +57,16 @@ async def test_a_lost_answer_is_a_prompt_that_runs() -> None:
         [prompt_id] = engine.posted_prompts
         await talker.follow(prompt_id)
         assert (await talker.record(prompt_id))["status"]["status_str"] == "success"
+
+
+async def test_the_process_may_end_in_the_middle_of_a_post() -> None:
+    async with FakeEngine(faults=Faults(exit_on_post=1)) as engine, talk(engine.url) as talker:
+        with pytest.raises(aiohttp.ClientError):
+            await talker.submit(image_graph(1))
+        await engine.restart()
+        async with talk(engine.url) as again:
+            assert (await again.get("/prompt"))["exec_info"]["queue_remaining"] == 0
+            await again.run(image_graph(1))
 
 
 async def test_post_500_queues_nothing() -> None:
@@ -258,6 +268,14 @@ async def test_strangers_queue_and_others_may_clear_it() -> None:
         assert engine.executed_prompts == [stranger]
 
 
+async def test_a_stranger_without_a_client_id_is_heard_by_all() -> None:
+    async with FakeEngine() as engine, talk(engine.url) as talker:
+        stranger = engine.put_stranger(client_id=None)
+        while (message := await talker.receive())["type"] == "status":
+            pass
+        assert (message["type"], message["data"]["prompt_id"]) == ("progress_state", stranger)
+
+
 async def test_a_crash_forgets_everything_and_a_restart_listens_again() -> None:
     async with FakeEngine() as engine, talk(engine.url) as talker:
         prompt_id, _ = await talker.run(image_graph(1))
@@ -287,8 +305,11 @@ async def test_a_node_may_end_the_process() -> None:
         prompt_id = await talker.submit(graph)
         with pytest.raises(ConnectionError):
             await talker.follow(prompt_id)
+        await engine.until(lambda: not engine.alive)
         with pytest.raises(aiohttp.ClientConnectorError):
             await talker.get("/queue")
+        await engine.restart()
+        assert (await talker.get("/queue"))["queue_running"] == []
 
 
 async def test_a_blocked_output_is_a_success_without_output() -> None:

@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from tests.fakes.catalog import CLASSES
 from tests.fakes.engine import FakeEngine
-from tests.fakes.nodes import CLASSES
 from tests.fakes.recordings import Row, load
 
 ONE_AFTER_ANOTHER = ["01", "02", "03", "04", "05", "06", "09", "15", "14-worker-survives", "19-bad-ui-nan"]

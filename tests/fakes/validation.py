@@ -8,8 +8,9 @@ place, as there.
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes.catalog import CLASSES
+from tests.fakes.declarations import InputConfig
 from tests.fakes.folders import Folders
-from tests.fakes.nodes import CLASSES, InputConfig
 
 Prompt = dict[str, Any]
 
