@@ -112,12 +112,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     import asyncio
     import gc
 
-    from converter.app import serve
+    from converter.app import CannotStart, serve
     from converter.telemetry import configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
     gc.freeze()  # what is imported stays until the end: no collection needs to look at it
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings, os.environ))
+    except (CannotStart, OSError) as error:
+        return _refuse("serve", [str(error)])
     return 0
 
 

@@ -13,17 +13,20 @@ FLOORS: list[set[str]] = [
     {"converter.errors"},
     {"converter.core"},
     {"converter.settings", "converter.telemetry"},
-    {"converter.link", "converter.media", "converter.gate"},
+    {"converter.link", "converter.media", "converter.gate", "converter.chronicle"},
+    {"converter.stores"},
     {"converter.watch"},
+    {"converter.means"},
     {"converter.runner"},
     {"converter.jobs"},
     {"converter.api"},
     {"converter.app"},
-    {"converter.run_command"},
+    {"converter.caller"},
     {"converter.cli"},
 ]
 ENGINE_PURE = {"errors", "wire", "graph", "plan", "prompts", "batching", "cache"}
-ENVIRONMENT_READERS = {"converter.cli", "converter.settings"}
+# The guard of the engine child hands its environment on, unread.
+ENVIRONMENT_READERS = {"converter.cli", "converter.settings", "converter.link.guard"}
 MAX_LINES = 400
 
 

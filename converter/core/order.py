@@ -32,6 +32,7 @@ class Selection:
 class Order:
     """One wish, valid in itself. `timeout` is in seconds, for the whole request, queueing included.
 
+    `media` are inputs, as (node id, input name), that name media though their node is no known loader.
     `extra_data` may hold the caller's secrets: it is handed to the engine and kept out of every representation.
     """
 
@@ -41,4 +42,5 @@ class Order:
     priority: int = 0
     selection: Selection = Selection()
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    media: frozenset[tuple[str, str]] = frozenset()
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)

@@ -33,13 +33,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The prompt is not queued, and never will be as it is. `kind` is ComfyUI's error type, or `http_STATUS`."""
+    """The prompt is not queued, and never will be as it is. `body` is the parsed JSON, None where it is none."""
 
-    kind: str
-    message: str
-    details: str = ""
-    extra_info: Mapping[str, Any] = field(default_factory=dict)
-    node_errors: Mapping[str, Any] = field(default_factory=dict)
+    status: int
+    body: object
 
 
 Submission = Accepted | Refused
@@ -79,16 +76,7 @@ def parse_submission(status: int, body: bytes) -> Submission:
         return _accepted(_mapping(document))
     if status not in (400, 413):
         raise Unreadable(f"status {status}")
-    error = document.get("error") if isinstance(document, dict) else None
-    if not isinstance(error, dict):
-        return Refused(f"http_{status}", f"The engine answered {status}")
-    return Refused(
-        kind=_text_of(error, "type") or f"http_{status}",
-        message=_text_of(error, "message"),
-        details=_text_of(error, "details"),
-        extra_info=_mapping_of(error, "extra_info"),
-        node_errors=_mapping_of(document, "node_errors"),
-    )
+    return Refused(status, document)
 
 
 def parse_queue(body: bytes, asked_at: float) -> QueueView:

@@ -1,0 +1,174 @@
+"""Answers: an outcome in the shape that its caller asked for, sent without being held as a whole.
+
+Leaves to others: which shape that is (`core.negotiation`) and where the bytes come from (`media`). Invariant: a body
+that can't be finished is aborted, so that nobody takes it for a whole one; a stream has exactly one last event.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from converter.core import sse
+from converter.core.negotiation import Wish
+from converter.errors import Fault, NotAcceptable
+from converter.jobs import Jobs
+from converter.media.deliver import JsonBody, MultipartBody, disposition
+from converter.media.outputs import Broken, Item
+from converter.runner import Run
+
+STALL = 60.0
+"""Seconds for which a reader may take nothing before its answer is aborted."""
+
+
+class Body(Protocol):
+    """A body of known length, in pieces."""
+
+    def __len__(self) -> int:
+        """Bytes."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces."""
+
+
+def render(fault: Fault, request_id: str) -> web.Response:
+    """A fault as problem details (RFC 9457), with the headers that tell clients what to do about it."""
+    headers = {}
+    if fault.retry_after is not None:
+        headers["Retry-After"] = str(fault.retry_after)
+    if fault.retry == "never":
+        headers["x-should-retry"] = "false"
+    for header, member in (("Location", "location"), ("Allow", "allow")):
+        if member in fault.extensions:
+            headers[header] = fault.extensions[member]
+    text = json.dumps(fault.problem() | {"request_id": request_id})
+    return web.Response(status=fault.status, text=text, content_type="application/problem+json", headers=headers)
+
+
+async def send_json(request: web.Request, run: Run, items: Sequence[Item]) -> web.StreamResponse:
+    """The result document with its outputs inside."""
+    return await _send(request, JsonBody(run.document(), items), {"Content-Type": "application/json; charset=utf-8"})
+
+
+async def send_raw(request: web.Request, run: Run, items: Sequence[Item], wish: Wish, place: str) -> web.StreamResponse:
+    """The bytes of the one output, or of several as multipart/mixed; raises NotAcceptable, which says how to choose."""
+    headers = {"X-Job-Id": run.id}
+    if len(items) == 1 and wish.takes(items[0].output.content_type):
+        output = items[0].output
+        headers |= {"Content-Type": output.content_type, "Content-Disposition": disposition(output.name)}
+        return await _send(request, _Single(items[0]), headers)
+    if wish.multipart:
+        body = MultipartBody(items)
+        return await _send(request, body, headers | {"Content-Type": body.content_type})
+    raise _not_acceptable(items, place)
+
+
+def _not_acceptable(items: Sequence[Item], place: str) -> NotAcceptable:
+    if len(items) == 1:
+        detail = f"the output is {items[0].output.content_type}, which the Accept header does not allow"
+    else:
+        detail = f"the job made {len(items)} outputs, and the Accept header allows only one"
+    nodes = sorted({item.output.node_id for item in items})
+    advice = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
+    return NotAcceptable(f"{detail}; {advice}; the result is at {place}", location=place, nodes=nodes)
+
+
+class _Single:
+    def __init__(self, item: Item) -> None:
+        self._item = item
+
+    def __len__(self) -> int:
+        return self._item.size
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._item.chunks()
+
+
+async def _send(request: web.Request, body: Body, headers: Mapping[str, str]) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    response.content_length = len(body)
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    await _write(request, response, body)
+    await response.write_eof()
+    return response
+
+
+async def _write(request: web.Request, response: web.StreamResponse, body: Body) -> None:
+    try:
+        async with asyncio.timeout(STALL) as patience:
+            async for piece in body:
+                await response.write(piece)
+                patience.reschedule(asyncio.get_running_loop().time() + STALL)
+    except (Broken, TimeoutError) as error:
+        _abort(request)
+        raise ConnectionResetError("the answer broke off midway") from error
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def stream(
+    request: web.Request, run: Run, jobs: Jobs, *, owner: bool, after: int, silence: float
+) -> web.StreamResponse:
+    """The job as server-sent events, from the entry `after` on; a comment at least every `silence` seconds.
+
+    `owner`: this is the request that the outputs were opened for.
+    """
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+            "X-Job-Id": run.id,
+        }
+    )
+    await response.prepare(request)
+    sequence, ended = after, False
+    with run.chronicle.watched():
+        while not ended:
+            entries = run.chronicle.since(sequence)
+            for entry in entries:
+                sequence = entry.sequence
+                if entry.event == "result":
+                    await _write_result(request, response, run, jobs, sequence, owner=owner)
+                elif entry.event == "error":
+                    problem = entry.data.problem() | {"request_id": request["id"]}
+                    await _write_event(response, "error", problem, sequence)
+                else:
+                    await _write_event(response, entry.event, entry.data, sequence)
+                ended = entry.event in ("result", "error")
+            if not entries:
+                if run.chronicle.ended:
+                    break
+                await run.chronicle.growth(silence)
+                if not run.chronicle.since(sequence):
+                    await response.write(sse.comment())
+    await response.write_eof()
+    return response
+
+
+async def _write_event(response: web.StreamResponse, event: str, data: Mapping[str, Any], sequence: int) -> None:
+    async with asyncio.timeout(STALL):
+        await response.write(sse.encode(event, json.dumps(data, separators=(",", ":")), str(sequence)))
+
+
+async def _write_result(
+    request: web.Request, response: web.StreamResponse, run: Run, jobs: Jobs, sequence: int, *, owner: bool
+) -> None:
+    """The last event, whose data are the JSON answer; its one line is as long as the outputs are."""
+    async with AsyncExitStack() as stack:
+        try:
+            items = run.items if owner else await jobs.reopen(run, stack)
+        except Fault as fault:
+            await _write_event(response, "error", fault.problem() | {"request_id": request["id"]}, sequence)
+            return
+        await response.write(f"event: result\nid: {sequence}\ndata: ".encode())
+        await _write(request, response, JsonBody(run.document(), items))
+        await response.write(b"\n\n")

@@ -1,0 +1,156 @@
+"""Request bodies: read within their bounds, and turned into documents and parts.
+
+What the documents mean is the dialect's business. Invariant: a body that can't be used raises the fault that says
+everything that is wrong with it; no more than the bound is ever held.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from aiohttp import BodyPartReader, MultipartReader, web
+from pydantic import BaseModel, ValidationError
+
+from converter.core.order import Part
+from converter.errors import InvalidRequest, RequestTimeout, TooLarge, UnsupportedMediaType
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_PARTS = 64
+"""Parts of a multipart body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`size` in bytes for a whole body, `seconds` for its arrival."""
+
+    size: int
+    seconds: float
+
+
+async def read_document(request: web.Request, bounds: Bounds) -> tuple[object, Mapping[str, Part]]:
+    """The JSON document of a request, and the parts beside it where the body is multipart/form-data."""
+    if request.content_length is not None and request.content_length > bounds.size:
+        raise TooLarge(f"the body is larger than {bounds.size} bytes")
+    try:
+        async with asyncio.timeout(bounds.seconds):
+            if request.content_type == "multipart/form-data":
+                return await _read_multipart(request, bounds)
+            if request.content_type != "application/json" and "Content-Type" in request.headers:
+                raise UnsupportedMediaType("the body must be application/json or multipart/form-data")
+            return _parse(await _read(request, bounds.size)), {}
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not arrive within {bounds.seconds:g} s") from None
+
+
+async def _read(source: web.Request | BodyPartReader, size: int) -> bytes:
+    body = bytearray()
+    if isinstance(source, BodyPartReader):
+        while chunk := await source.read_chunk():
+            body += chunk
+            _check(len(body), size)
+        return bytes(body)
+    async for chunk in source.content.iter_any():
+        body += chunk
+        _check(len(body), size)
+    return bytes(body)
+
+
+def _check(length: int, size: int) -> None:
+    if length > size:
+        raise TooLarge("the body is larger than the server takes")
+
+
+async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object, Mapping[str, Part]]:
+    """RFC 7578. The first part is the document, named `request`; the others are what it refers to."""
+    document: object = None
+    parts: dict[str, Part] = {}
+    left = bounds.size
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if isinstance(part, MultipartReader) or not part.name:
+                _refuse("", "every part needs a name, and none may be multipart itself")
+            if len(parts) > MAX_PARTS:
+                raise TooLarge(f"the body has more than {MAX_PARTS} parts")
+            data = await _read(part, left)
+            left -= len(data)
+            if document is None:
+                if part.name != "request":
+                    _refuse("", 'the first part must be the JSON document, named "request"')
+                document = _parse(data)
+            elif part.name in parts:
+                _refuse("", f'two parts are named "{part.name[:64]}"')
+            else:
+                parts[part.name] = Part(part.headers.get("Content-Type", "application/octet-stream"), data)
+    except (ValueError, AssertionError, web.HTTPException) as error:
+        if isinstance(error, web.HTTPRequestEntityTooLarge):
+            raise TooLarge("the body is larger than the server takes") from None
+        _refuse("", "the multipart body can't be read")
+    if document is None:
+        _refuse("", 'the first part must be the JSON document, named "request"')
+    return document, parts
+
+
+def _parse(body: bytes) -> object:
+    """Strict JSON (RFC 8259): UTF-8, no NaN, no repeated names, no unending depth."""
+    if not body.strip():
+        _refuse("", "the body is empty; it must be a JSON object")
+    try:
+        return json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except UnicodeDecodeError:
+        _refuse("", "the body is not UTF-8")
+    except json.JSONDecodeError as error:
+        _refuse("", f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
+    except RecursionError:
+        _refuse("", "the JSON is nested too deeply")
+    except ValueError as error:  # an integer of more digits than Python converts
+        if isinstance(error, _Repeated):
+            _refuse("", str(error))
+        _refuse("", "the JSON has a number that is too long")
+
+
+class _Repeated(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _Repeated(f'the name "{repeated[:64]}" is there twice in one object')
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _Repeated(f"{name} is not JSON")
+
+
+def _refuse(pointer: str, detail: str) -> NoReturn:
+    raise InvalidRequest([{"pointer": pointer, "detail": detail}])
+
+
+def validate(model: type[M], document: object) -> M:
+    """The document as a model; raises InvalidRequest with every problem, each at its JSON pointer (RFC 6901)."""
+    if not isinstance(document, dict):
+        _refuse("", "must be a JSON object")
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        problems = [
+            {"pointer": _point(problem["loc"]), "detail": _explain(problem["type"], problem["msg"])}
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise InvalidRequest(problems) from None
+
+
+def _point(location: tuple[int | str, ...]) -> str:
+    return "".join("/" + str(step)[:64].replace("~", "~0").replace("/", "~1") for step in location)
+
+
+def _explain(kind: str, message: str) -> str:
+    sentences = {"extra_forbidden": "no such field", "missing": "is required"}
+    return sentences.get(kind, message.removeprefix("Value error, "))

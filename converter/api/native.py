@@ -1,0 +1,274 @@
+"""The native dialect: `/v1/run`, jobs and workflows.
+
+Turns requests into orders and outcomes into answers. Leaves to others: reading bodies (`bodies`), sending answers
+(`answers`), everything about jobs (`jobs`). Invariant: an order gets exactly one answer, or its caller has left.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from converter.api.answers import send_json, send_raw, stream
+from converter.api.bodies import Bounds, read_document, validate
+from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
+from converter.core.order import Order, Part, Selection
+from converter.core.template import Template, fill, schema
+from converter.errors import Fault, NotAcceptable, NotFound
+from converter.gate import Gate
+from converter.jobs import Jobs
+from converter.media.outputs import Item
+from converter.runner import Run
+
+MAX_SEED = 2**32
+"""Drawn seeds are below it, so that every sampler and every JSON reader can hold them."""
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Outputs(BaseModel):
+    """`outputs` of a request: which are answered, and how."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    nodes: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
+    format: Literal["png", "jpeg", "webp"] | None = None
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    delivery: Literal["inline"] = "inline"
+
+
+class Common(BaseModel):
+    """The fields that every request for work has."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Id | None = None
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    outputs: Outputs = Outputs()
+    extra_data: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunRequest(Common):
+    """The body of `POST /v1/run`."""
+
+    workflow: dict[str, Any]
+
+
+class TemplateRequest(Common):
+    """The body of `POST /v1/workflows/NAME`."""
+
+    inputs: dict[str, Any] = Field(default_factory=dict)
+
+
+class Native:
+    """The handlers. Times in seconds; `public_url` makes links absolute."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        jobs: Jobs,
+        templates: Mapping[str, Template],
+        bounds: Bounds,
+        timeout: float,
+        max_timeout: float,
+        silence: float,
+        public_url: str,
+    ) -> None:
+        self._gate = gate
+        self._jobs = jobs
+        self._templates = templates
+        self._bounds = bounds
+        self._timeout = timeout
+        self._max_timeout = max_timeout
+        self._silence = silence
+        self._public_url = public_url
+
+    def routes(self) -> list[web.RouteDef]:
+        """What this dialect serves."""
+        return [
+            web.post("/v1/run", self.run),
+            web.get("/v1/jobs/{id}", self.show_job, allow_head=False),
+            web.get("/v1/jobs/{id}/events", self.watch_job, allow_head=False),
+            web.post("/v1/jobs/{id}/cancel", self.cancel_job),
+            web.get("/v1/workflows", self.list_templates),
+            web.get("/v1/workflows/{name}", self.show_template),
+            web.post("/v1/workflows/{name}", self.run_template),
+        ]
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    async def run(self, request: web.Request) -> web.StreamResponse:
+        """`POST /v1/run`."""
+        wish, preference = _read_headers(request)
+        with self._gate.knock() as ticket:
+            document, parts = await read_document(request, self._bounds)
+            body = validate(RunRequest, document)
+            order = self._order(body, body.workflow, parts, preference)
+            self._foresee(order, wish)
+            run = self._jobs.begin(_fit(order, wish), ticket, kept=preference.respond_async)
+        return await self._answer(request, run, wish, preference)
+
+    async def run_template(self, request: web.Request) -> web.StreamResponse:
+        """`POST /v1/workflows/NAME`."""
+        template = self._find_template(request)
+        wish, preference = _read_headers(request)
+        with self._gate.knock() as ticket:
+            document, parts = await read_document(request, self._bounds)
+            body = validate(TemplateRequest, document)
+            workflow, _ = fill(template, body.inputs, lambda: random.randrange(MAX_SEED))
+            order = self._order(body, workflow, parts, preference, template.media)
+            self._foresee(order, wish)
+            run = self._jobs.begin(_fit(order, wish), ticket, kept=preference.respond_async)
+        return await self._answer(request, run, wish, preference)
+
+    def _order(
+        self,
+        body: Common,
+        workflow: Mapping[str, Any],
+        parts: Mapping[str, Part],
+        preference: Preference,
+        media: frozenset[tuple[str, str]] = frozenset(),
+    ) -> Order:
+        longer = preference.respond_async or preference.wait is not None
+        timeout = body.timeout or (self._max_timeout if longer else self._timeout)
+        outputs = body.outputs
+        nodes = None if outputs.nodes is None else tuple(outputs.nodes)
+        return Order(
+            id=body.id or self._jobs.name(),
+            workflow=workflow,
+            timeout=min(timeout, self._max_timeout),
+            priority=body.priority,
+            selection=Selection(nodes, outputs.format, outputs.quality),
+            extra_data=body.extra_data,
+            media=media,
+            parts=parts,
+        )
+
+    def _foresee(self, order: Order, wish: Wish) -> None:
+        """Refuse before anything is done what could not be answered in the end."""
+        nodes = self._jobs.foresee(order)
+        if wish.shape is Shape.RAW and not wish.multipart and nodes is not None and len(nodes) > 1:
+            detail = f"the workflow has {len(nodes)} outputs, and the Accept header allows only one"
+            advice = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
+            raise NotAcceptable(f"{detail}; {advice}", nodes=list(nodes))
+
+    async def _answer(self, request: web.Request, run: Run, wish: Wish, preference: Preference) -> web.StreamResponse:
+        if preference.respond_async:
+            return self._accepted(run, preference)
+        with run.interested():
+            if preference.wait is not None and not await _ends_within(run, preference.wait):
+                run.keep()
+                return self._accepted(run, preference)
+            if wish.shape is Shape.STREAM:
+                response = await stream(request, run, self._jobs, owner=True, after=0, silence=self._silence)
+                run.delivered()
+                return response
+            outcome = await asyncio.shield(run.outcome)
+            if isinstance(outcome, Fault):
+                raise outcome
+            try:
+                return await self._send(request, run, run.items, wish)
+            except NotAcceptable:
+                run.keep()
+                raise
+            finally:
+                run.delivered()
+
+    async def _send(self, request: web.Request, run: Run, items: Sequence[Item], wish: Wish) -> web.StreamResponse:
+        if wish.shape is Shape.RAW:
+            return await send_raw(request, run, items, wish, self._place(run))
+        return await send_json(request, run, items)
+
+    def _accepted(self, run: Run, preference: Preference) -> web.Response:
+        headers = {"Location": self._place(run), "Preference-Applied": preference.applied}
+        return web.json_response(self._describe(run), status=202, headers=headers)
+
+    def _place(self, run: Run) -> str:
+        return f"{self._public_url}/v1/jobs/{run.id}"
+
+    # Jobs -----------------------------------------------------------------------------------------------------------
+
+    async def show_job(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/jobs/ID`: the result once there is one, else how far the job is."""
+        run = self._jobs.find(request.match_info["id"])
+        wish, _ = _read_headers(request)
+        if wish.shape is Shape.STREAM:
+            return await self.watch_job(request)
+        if run.state != "succeeded":
+            return web.json_response(self._describe(run, request["id"]))
+        async with AsyncExitStack() as stack:
+            return await self._send(request, run, await self._jobs.reopen(run, stack), wish)
+
+    async def watch_job(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/jobs/ID/events`: what happens from here on, or after `Last-Event-ID`."""
+        run = self._jobs.find(request.match_info["id"])
+        last = request.headers.get("Last-Event-ID", "")
+        after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
+        with run.interested():
+            return await stream(request, run, self._jobs, owner=False, after=after, silence=self._silence)
+
+    async def cancel_job(self, request: web.Request) -> web.Response:
+        """`POST /v1/jobs/ID/cancel`: idempotent; answers the state that the job is in by then."""
+        run = self._jobs.cancel(request.match_info["id"])
+        return web.json_response(self._describe(run, request["id"]))
+
+    def _describe(self, run: Run, request_id: str = "") -> dict[str, Any]:
+        document = run.document()
+        if run.state == "succeeded":
+            return document
+        if not run.outcome.done():
+            status = run.status()
+            document["queue"] = {name: status[name] for name in ("position", "estimated_seconds")}
+            document["progress"] = run.chronicle.snapshot()
+            return document
+        outcome = run.outcome.result()
+        if isinstance(outcome, Fault):
+            document["error"] = outcome.problem() | {"request_id": request_id}
+        return document
+
+    # Templates ------------------------------------------------------------------------------------------------------
+
+    async def list_templates(self, request: web.Request) -> web.Response:
+        """`GET /v1/workflows`."""
+        return web.json_response({"workflows": [_summarize(template) for template in self._templates.values()]})
+
+    async def show_template(self, request: web.Request) -> web.Response:
+        """`GET /v1/workflows/NAME`: with the JSON Schema of its inputs."""
+        template = self._find_template(request)
+        return web.json_response(_summarize(template) | {"inputs": schema(template)})
+
+    def _find_template(self, request: web.Request) -> Template:
+        name = request.match_info["name"]
+        if name not in self._templates:
+            raise NotFound(f"there is no workflow {name[:64]} here")
+        return self._templates[name]
+
+
+def _summarize(template: Template) -> dict[str, Any]:
+    return {"name": template.name, "title": template.title, "description": template.description}
+
+
+def _read_headers(request: web.Request) -> tuple[Wish, Preference]:
+    wish = read_accept(",".join(request.headers.getall("Accept", [])))
+    if wish is None:
+        kinds = "application/json, text/event-stream, image/*, video/*, audio/*, application/octet-stream"
+        raise NotAcceptable(f"the Accept header allows nothing that is made here: {kinds}")
+    return wish, read_prefer(request.headers.getall("Prefer", []))
+
+
+def _fit(order: Order, wish: Wish) -> Order:
+    """One that accepts a single picture format, and asks for none, gets that one."""
+    if wish.shape is not Shape.RAW or order.selection.format is not None or wish.format is None:
+        return order
+    return replace(order, selection=replace(order.selection, format=wish.format))
+
+
+async def _ends_within(run: Run, seconds: float) -> bool:
+    done, _ = await asyncio.wait([run.outcome], timeout=seconds)
+    return bool(done)

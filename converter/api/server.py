@@ -1,0 +1,105 @@
+"""The server around the doors: request ids, faults as answers, the access log.
+
+Invariant: whatever a handler raises becomes exactly one answer of the public contract, or the caller has left.
+"""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from aiohttp import web
+
+from converter.api.answers import render
+from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
+
+
+def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web.Application:
+    """The application of all doors. While `closing`, connections are not kept: their callers go elsewhere."""
+
+    async def sign(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Request-Id"] = request.get("id") or uuid.uuid4().hex
+        response.headers["Server"] = "converter"
+        if closing():
+            response.force_close()
+
+    app = web.Application(middlewares=[_answer_always])
+    app.add_routes(routes)
+    app.on_response_prepare.append(sign)
+    return app
+
+
+@web.middleware
+async def _answer_always(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Name the request, and turn whatever is raised into the answer that the contract has for it."""
+    given = request.headers.get("X-Request-Id", "")
+    request["id"] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    begun = asyncio.get_running_loop().time()
+    status = 499
+    try:
+        response = await _respond(request, handler)
+        status = response.status
+        return response
+    finally:
+        if log.isEnabledFor(logging.INFO):
+            seconds = round(asyncio.get_running_loop().time() - begun, 4)
+            fields = {"method": request.method, "path": request.path, "status": status, "seconds": seconds}
+            log.log(_level(request.path), "request", extra={**fields, "request": request["id"]})
+
+
+def _level(path: str) -> int:
+    """Probes come all the time and say nothing."""
+    return logging.DEBUG if path.endswith(("z", "/metrics", "/live", "/ready")) else logging.INFO
+
+
+async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Fault as fault:
+        return render(fault, request["id"])
+    except web.HTTPException as error:
+        return render(_translate(error), request["id"])
+    except ConnectionResetError:  # the caller has left, or the answer was aborted
+        raise
+    except Exception:  # a boundary: a mistake of ours is one answer, and never the replica's end
+        log.exception("a request failed", extra={"request": request["id"]})
+        return render(Internal("the service made a mistake"), request["id"])
+
+
+def _translate(error: web.HTTPException) -> Fault:
+    """What aiohttp itself refuses, in our words."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return MethodNotAllowed(f"{error.method} is not allowed here; allowed: {allowed}", allow=allowed)
+    if isinstance(error, web.HTTPNotFound):
+        return NotFound("there is no such path")
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return TooLarge("the body is larger than the server takes")
+    return InvalidRequest([{"pointer": "", "detail": "the request can't be read"}])
+
+
+@asynccontextmanager
+async def listen(app: web.Application, host: str, port: int, keep_alive: float) -> AsyncIterator[str]:
+    """Serve the application; the address at which it listens. A caller who leaves cancels its handler."""
+    async with AsyncExitStack() as stack:
+        runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, keepalive_timeout=keep_alive, shutdown_timeout=5.0
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, host, port, backlog=1024)
+        await site.start()
+        yield _address(runner)
+
+
+def _address(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

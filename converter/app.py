@@ -1,0 +1,272 @@
+"""The composition root: one replica made of its parts, and how it comes and goes.
+
+Introduces the parts to each other and leaves all work to them. Invariant: whatever ends the service, it ends in this
+order: readiness, new orders, work in flight, the listener, the link, and the engine child last.
+"""
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from converter.api.bodies import Bounds
+from converter.api.native import Native
+from converter.api.probes import Probes
+from converter.api.server import listen, make_app
+from converter.core import admission, readiness, signals
+from converter.core.restarts import Policy
+from converter.core.template import Template, TemplateError, parse
+from converter.gate import Gate, Limits
+from converter.jobs import Jobs
+from converter.link.client import EngineClient
+from converter.link.engine import EngineLink
+from converter.link.loopback import free_port
+from converter.link.session import Session
+from converter.link.supervisor import Supervisor
+from converter.means import Means
+from converter.media.inputs import Inputs
+from converter.settings import Settings
+from converter.stores import EngineFiles, EngineInputs, SharedFolder
+from converter.telemetry import Metrics
+from converter.watch import Watch
+
+log = logging.getLogger(__name__)
+
+WARMUP: Mapping[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
+"""What shows that an engine works, unless the operator names another workflow."""
+
+COMFYUI_PORT = 8188
+"""Where ComfyUI listens unless it is told otherwise."""
+
+GREETING = """
+converter is ready at {url}. Try, in another terminal:
+
+  # a picture as a file
+  curl -s {url}/v1/workflows/txt2img -H 'Content-Type: application/json' -H 'Accept: image/png' \\
+    -d '{{"inputs": {{"prompt": "a red circle on a white background"}}}}' -o picture.png
+
+  # the same as JSON, the picture inside as base64
+  curl -s {url}/v1/workflows/txt2img -H 'Content-Type: application/json' \\
+    -d '{{"inputs": {{"prompt": "a blue star", "seed": 7}}}}'
+
+  # with progress, as server-sent events
+  curl -sN {url}/v1/workflows/txt2img -H 'Content-Type: application/json' -H 'Accept: text/event-stream' \\
+    -d '{{"inputs": {{"prompt": "a green heart", "steps": 30}}}}'
+
+  # how it is
+  curl -s {url}/status
+
+Your own workflow (in ComfyUI: Workflow > Export (API)) goes to {url}/v1/run as {{"workflow": ...}}.
+Ctrl-C stops everything.
+"""
+
+WORKFLOWS = Path(__file__).parent.parent / "workflows"
+"""The templates that ship."""
+
+
+class CannotStart(Exception):
+    """The service can't start; the text says why, in one line."""
+
+
+async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Serve until a signal says otherwise. Raises CannotStart."""
+    end = _catch_signals()
+    async with run_replica(settings, environment) as replica:
+        log.info("listening on %s", replica.address)
+        async with asyncio.TaskGroup() as group:
+            greeting = group.create_task(_greet(replica.watch, settings.public_url or replica.address))
+            interactive = await end
+            greeting.cancel()
+        await _drain(replica, settings.grace, delay=0.0 if interactive else settings.drain_delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A converter that runs; `address` is where it listens."""
+
+    gate: Gate
+    jobs: Jobs
+    watch: Watch
+    address: str
+
+
+@asynccontextmanager
+async def run_replica(settings: Settings, environment: Mapping[str, str]) -> AsyncIterator[Replica]:
+    """Everything that one replica is made of, running; it listens from the start, and is ready later.
+
+    `environment` is that of an engine child. Raises CannotStart, and OSError where the address is taken.
+    """
+    loop = asyncio.get_running_loop()
+    metrics = Metrics()
+    gate = Gate(_limits(settings), loop.time, metrics)
+    watch = Watch(gate, settings.staleness, metrics)
+    gate.on_stall = watch.stalled
+    url, command = _engine(settings)
+    templates = _load_templates(settings.workflows_dir or WORKFLOWS)
+    warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(EngineClient(url, clock=loop.time))
+        link = EngineLink(client, watch)
+        child = None
+        if command is not None:
+            policy = Policy(budget=settings.restart_budget, window=settings.restart_window)
+            on_event = partial(watch.child_event, link=link)
+            child = Supervisor(command, {**environment, "PYTHONUNBUFFERED": "1"}, policy, on_event)
+            await stack.enter_async_context(child)
+        link.attach(await stack.enter_async_context(Session(url, link)))
+        means = _means(settings, link, watch, metrics)
+        jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout)
+        await stack.enter_async_context(jobs)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(group.create_task(watch.run(link, jobs.warm_up, child)).cancel)
+        native = Native(
+            gate,
+            jobs,
+            templates,
+            Bounds(settings.max_body, settings.body_timeout),
+            settings.timeout,
+            settings.max_timeout,
+            settings.sse_keepalive,
+            settings.public_url or "",
+        )
+        probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
+        app = make_app([*native.routes(), *probes.routes()], lambda: gate.closed)
+        address = await stack.enter_async_context(listen(app, settings.host, settings.port, settings.keep_alive))
+        yield Replica(gate, jobs, watch, address)
+
+
+def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics) -> Means:
+    files = EngineFiles(link.client)
+    return Means(
+        link=link,
+        watch=watch,
+        inputs=Inputs(EngineInputs(link.client), settings.input_dir),
+        files=files if settings.output_dir is None else SharedFolder(settings.output_dir, files),
+        deliveries=asyncio.Semaphore(settings.deliveries),
+        metrics=metrics,
+        max_attempts=settings.max_attempts,
+        keep_bytes=settings.keep_bytes,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        admission=admission.Limits(settings.capacity, settings.busy_at, engine_depth=settings.engine_depth or 2),
+        readiness=readiness.Limits(
+            busy_at=settings.busy_at,
+            ready_at=settings.ready_at,
+            busy_is_ready=settings.busy_is_ready,
+            staleness=settings.staleness,
+            stall_patience=settings.stall_patience,
+            stranger_patience=settings.max_timeout,
+            startup_patience=settings.engine_start_timeout,
+        ),
+        engine_depth=settings.engine_depth,
+    )
+
+
+def _engine(settings: Settings) -> tuple[str, Sequence[str] | None]:
+    """Where the engine answers, and the command that starts it, None where it runs already.
+
+    In a command `{port}` stands for a free port; else its own `--port` counts, or ComfyUI's default.
+    """
+    if settings.engine_url is not None:
+        return settings.engine_url, None
+    if settings.engine_command is not None:
+        port = free_port() if any("{port}" in word for word in settings.engine_command) else None
+        command = tuple(word.replace("{port}", str(port)) for word in settings.engine_command)
+        return f"http://127.0.0.1:{port or _own_port(command)}", command
+    if importlib.util.find_spec("engine") is None or importlib.util.find_spec("torch") is None:
+        raise CannotStart(
+            "there is no engine: name one with --engine-url or --engine-command, or install the embedded one "
+            'with the extra "engine"'
+        )
+    port = free_port()
+    return f"http://127.0.0.1:{port}", (sys.executable, "-m", "engine", "--port", str(port))
+
+
+def _own_port(command: Sequence[str]) -> int:
+    for word, following in zip(command, (*command[1:], ""), strict=True):
+        value = following if word == "--port" else word.removeprefix("--port=")
+        if word.startswith("--port") and value.isdigit():
+            return int(value)
+    return COMFYUI_PORT
+
+
+def _load_templates(folder: Path) -> dict[str, Template]:
+    """All templates of a folder; a broken one is reported, and the others work."""
+    templates = {}
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            declaration = tomllib.loads(path.read_text())
+            templates[path.stem] = parse(path.stem, _read_workflow(path.with_suffix(".json")), declaration)
+        except (TemplateError, CannotStart, OSError, ValueError) as error:
+            log.error("the template %s can't be used: %s", path, error)
+    return templates
+
+
+def _read_workflow(path: Path) -> Mapping[str, Any]:
+    try:
+        workflow = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CannotStart(f"{path} is no workflow: {error}") from None
+    if not isinstance(workflow, dict):
+        raise CannotStart(f"{path} is no workflow: it must be a JSON object")
+    return workflow
+
+
+# Coming and going ----------------------------------------------------------------------------------------------------
+
+
+async def _greet(watch: Watch, address: str) -> None:
+    """Say what to try, once it would work."""
+    await watch.warmed.wait()
+    sys.stdout.write(GREETING.format(url=address))
+    sys.stdout.flush()
+
+
+def _catch_signals() -> "asyncio.Future[bool]":
+    """Is done when a signal asks for the end; the value tells whether a person did so at a terminal."""
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[bool] = loop.create_future()
+    state = signals.Signals()
+
+    def receive(number: int) -> None:
+        nonlocal state
+        state, effects = signals.step(state, signals.Signal(interactive=number == signal.SIGINT), loop.time())
+        for effect in effects:
+            match effect:
+                case signals.Drain(interactive):
+                    end.set_result(interactive)
+                case signals.EndNow():
+                    os._exit(128 + number)  # the engine child dies with us
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, receive, number)
+    return end
+
+
+async def _drain(replica: Replica, grace: float, delay: float) -> None:
+    """Not ready at once; orders are taken for `delay` seconds more; what is in flight has `grace` to finish."""
+    log.info("draining", extra={"delay": delay, "grace": grace})
+    replica.gate.observe(readiness.DrainStarted())
+    with suppress(TimeoutError):
+        async with asyncio.timeout(grace):
+            await asyncio.sleep(delay)
+            replica.gate.close()
+            await replica.jobs.idle()
+    replica.gate.close()
+    replica.jobs.give_up()

@@ -1,0 +1,137 @@
+"""The hall behind every door: jobs are begun, found and canceled here, whatever dialect asked for them.
+
+Leaves to others: what a request may say (the doors), carrying a job out (`runner`), and how long one that has ended
+is remembered (`core.archive`). Invariant: an id names one job at a time; every run is owned by the group that this
+hall opens, and none outlives it.
+"""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from converter.core.archive import Archive
+from converter.core.order import Order
+from converter.core.workflow import check, wanted_outputs
+from converter.errors import Canceled, Draining, EngineFailed, Expired, Fault, IdInUse, NotFound
+from converter.gate import FreePlace, Ticket
+from converter.means import Means
+from converter.media.outputs import Broken, Gone, Item, open_items
+from converter.runner import Run
+
+WITHDRAWAL = 5.0
+"""Seconds that the engine is given at the end to let go of what is given up."""
+
+
+class Jobs:
+    """All jobs of one replica, as an async context manager that owns their tasks.
+
+    `keep_jobs` is in seconds, `keep_bytes` in bytes; `warmup` is the workflow that shows that the engine works.
+    """
+
+    def __init__(self, means: Means, keep_jobs: float, warmup: Mapping[str, Any], warmup_timeout: float) -> None:
+        self._means = means
+        self._warmup = warmup
+        self._warmup_timeout = warmup_timeout
+        self._live: dict[str, Run] = {}
+        self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes)
+        self._tag = secrets.token_hex(3)
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._now = asyncio.get_running_loop().time
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give up what is left; the engine has a few seconds to let go of it."""
+        self.give_up()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WITHDRAWAL):
+                await self.idle()
+        for task in self._tasks:
+            task.cancel()
+        await self._group.__aexit__(None, None, None)
+
+    def give_up(self) -> None:
+        """End every job: the replica is shutting down."""
+        for run in list(self._live.values()):
+            run.leave(Draining("the replica is shutting down", retry_after=1))
+
+    async def idle(self) -> None:
+        """Wait until no job is being carried."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def name(self) -> str:
+        """A fresh id; it begins with this replica's tag, so that a load balancer can route it back."""
+        return f"{self._tag}-{uuid.uuid4().hex[:20]}"
+
+    def foresee(self, order: Order) -> tuple[str, ...] | None:
+        """The output nodes that will answer, None where the workflow does not show it; raises InvalidWorkflow."""
+        check(order.workflow)
+        return wanted_outputs(order.workflow, order.selection.nodes, self._means.watch.output_classes)
+
+    def begin(self, order: Order, ticket: Ticket, *, kept: bool) -> Run:
+        """Admit the order and start to carry it. Raises IdInUse, InvalidInput, and every refusal."""
+        if order.id in self._live or self._archive.find(order.id, self._now()) is not None:
+            raise IdInUse(f"the id {order.id} names a job that is still known")
+        staging = self._means.inputs.stage(order)
+        ticket.apply(order.priority, order.timeout)
+        run = Run(self._means, order, ticket, staging, kept=kept)
+        self._live[order.id] = run
+        task = self._group.create_task(self._carry(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    def find(self, job_id: str) -> Run:
+        """The job of this id; raises NotFound or Expired."""
+        run = self._live.get(job_id) or self._archive.find(job_id, self._now())
+        if run is not None:
+            return run
+        if self._archive.expired(job_id, self._now()):
+            raise Expired(f"the job {job_id} has ended and its result is no longer kept")
+        raise NotFound(f"there is no job {job_id} here")
+
+    def cancel(self, job_id: str) -> Run:
+        """Cancel a job, in whatever state it is; raises NotFound or Expired."""
+        run = self.find(job_id)
+        run.leave(Canceled("the job was canceled by request"))
+        return run
+
+    async def reopen(self, run: Run, stack: AsyncExitStack) -> list[Item]:
+        """The outputs of a job that has succeeded, once more; raises Expired where their files are gone."""
+        if all(item.content is None or isinstance(item.content, bytes) for item in run.items):
+            return run.items
+        try:
+            return await open_items(self._means.files, run.outputs, run.order.selection, stack, hold=0)
+        except Gone as error:
+            raise Expired(f"the engine no longer has the outputs of the job {run.id}") from error
+        except Broken as error:
+            raise EngineFailed("an output could not be read from the engine") from error
+
+    async def warm_up(self) -> str:
+        """Run the warm-up, outputs included, beside all orders; the id of its prompt. Raises its fault."""
+        order = Order(self.name(), self._warmup, self._warmup_timeout)
+        place = FreePlace(self._now())
+        run = Run(self._means, order, place, self._means.inputs.stage(order), kept=True)
+        await run.carry()
+        outcome = run.outcome.result()
+        if isinstance(outcome, Fault):
+            raise outcome
+        return run.prompt_id or ""
+
+    async def _carry(self, run: Run) -> None:
+        try:
+            await run.carry()
+        finally:
+            del self._live[run.id]
+            run.strip()
+            self._archive.add(run.id, run, run.held, self._now(), lasting=run.kept)

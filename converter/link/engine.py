@@ -1,0 +1,155 @@
+"""The link: one engine as the rest of the converter sees it, and who among us follows which of its prompts.
+
+Joins client and session. Leaves to others: what is submitted and why (`runner`), what state the engine is in
+(`watch`). Invariant: what the socket says of a prompt reaches the follower of that prompt and nobody else.
+"""
+
+import logging
+from collections.abc import Collection
+from typing import Protocol
+
+from converter.core.events import Picture, QueueView, Sound
+from converter.link.client import EngineClient, LinkError
+from converter.link.session import Session
+
+log = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """Who is told about one prompt; on the loop, so every method is quick and raises nothing."""
+
+    def wants_progress(self) -> bool:
+        """Whether a snapshot of progress is worth decoding just now."""
+
+    def hear(self, sound: Sound) -> None:
+        """A sound of the prompt."""
+
+    def show(self, picture: Picture) -> None:
+        """A preview."""
+
+    def glance(self, view: QueueView) -> None:
+        """A read of the engine's whole queue."""
+
+    def socket_lost(self) -> None:
+        """The websocket that would have told of the prompt is gone."""
+
+    def socket_back(self) -> None:
+        """Another websocket is open."""
+
+    def engine_gone(self) -> None:
+        """The engine to which the prompt was given is gone."""
+
+
+class Listener(Protocol):
+    """Who is told about the engine as a whole."""
+
+    def progressed(self) -> None:
+        """A prompt of ours shows a sign of life."""
+
+    def socket_changed(self, *, connected: bool) -> None:
+        """The websocket was opened or lost."""
+
+
+class EngineLink:
+    """One engine. `client_id` is that of the open websocket, None while there is none."""
+
+    def __init__(self, client: EngineClient, listener: Listener) -> None:
+        self.client = client
+        self.client_id: str | None = None
+        self._listener = listener
+        self._followers: dict[str, Follower] = {}
+        self._session: Session | None = None
+        self._cancels = True
+
+    @property
+    def prompts(self) -> Collection[str]:
+        """The prompts that are ours."""
+        return self._followers.keys()
+
+    def attach(self, session: Session) -> None:
+        """The session that can be told to renew its socket."""
+        self._session = session
+
+    def follow(self, prompt_id: str, follower: Follower) -> None:
+        """Tell the follower about the prompt, from here on."""
+        self._followers[prompt_id] = follower
+
+    def forget(self, prompt_id: str | None) -> None:
+        """Nobody follows the prompt any more."""
+        if prompt_id is not None:
+            self._followers.pop(prompt_id, None)
+
+    def glance(self, view: QueueView) -> None:
+        """Show a read of the whole queue to every follower."""
+        for follower in list(self._followers.values()):
+            follower.glance(view)
+
+    def engine_gone(self) -> None:
+        """Tell every follower that the engine is gone with all that it knew."""
+        self._cancels = True
+        for follower in list(self._followers.values()):
+            follower.engine_gone()
+
+    def renew_socket(self) -> None:
+        """The socket stayed silent about something that happened."""
+        if self._session is not None:
+            self._session.renew()
+
+    async def withdraw(self, prompt_id: str) -> None:
+        """Make the engine let go of one prompt, pending or running, and of no other; raises LinkError.
+
+        Newer ComfyUI cancels in one step. Older: pending ones are deleted, running ones interrupted by their id.
+        """
+        if self._cancels and await self.client.cancel(prompt_id) is not None:
+            return
+        self._cancels = False
+        view = await self.client.queue()
+        if prompt_id in view.pending:
+            await self.client.delete(prompt_id)
+        elif prompt_id in view.running:
+            await self.client.interrupt(prompt_id)
+
+    async def free_memory(self) -> None:
+        """Make the engine unload its models and empty its cache, once the running prompt is done."""
+        try:
+            await self.client.free()
+        except LinkError as error:
+            log.warning("the engine was not told to free its memory: %s", error)
+
+    # session.Listener ------------------------------------------------------------------------------------------------
+
+    def connected(self, client_id: str) -> None:
+        """A fresh websocket is open."""
+        self.client_id = client_id
+        self._listener.socket_changed(connected=True)
+        for follower in list(self._followers.values()):
+            follower.socket_back()
+
+    def disconnected(self, reason: str) -> None:
+        """The websocket is gone."""
+        log.info("the engine's websocket is gone: %s", reason)
+        self.client_id = None
+        self._listener.socket_changed(connected=False)
+        for follower in list(self._followers.values()):
+            follower.socket_lost()
+
+    def wants_progress(self, prompt_id: str) -> bool:
+        """Whether the prompt's follower wants a snapshot just now."""
+        follower = self._followers.get(prompt_id)
+        return follower is not None and follower.wants_progress()
+
+    def message(self, prompt_id: str, sound: Sound) -> None:
+        """Hand a sound to the prompt's follower; strangers' are dropped."""
+        follower = self._followers.get(prompt_id)
+        if follower is not None:
+            self._listener.progressed()
+            follower.hear(sound)
+
+    def picture(self, picture: Picture) -> None:
+        """Hand a preview to its prompt's follower."""
+        follower = self._followers.get(picture.prompt_id) if picture.prompt_id else None
+        if follower is not None:
+            follower.show(picture)
+
+    def status(self, remaining: int) -> None:
+        """The depth that the engine announces; the truth is read from `/queue`."""

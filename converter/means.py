@@ -1,0 +1,24 @@
+"""What runs work with: everything outside a job that its runner reaches for, in one place."""
+
+import asyncio
+from dataclasses import dataclass
+
+from converter.link.engine import EngineLink
+from converter.media.inputs import Inputs
+from converter.media.outputs import Files
+from converter.telemetry import Metrics
+from converter.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What runs work with. `keep_bytes`: outputs of a kept job held in memory; `deliveries`: answers at once."""
+
+    link: EngineLink
+    watch: Watch
+    inputs: Inputs
+    files: Files
+    deliveries: asyncio.Semaphore
+    metrics: Metrics
+    max_attempts: int
+    keep_bytes: int

@@ -1,0 +1,122 @@
+"""Results written as bodies, piece by piece, so that no body is ever held as a whole.
+
+JSON with base64 inside, and multipart/mixed. Invariant: every generator yields exactly as many bytes as its length
+function says, so that a body which breaks midway can't pass for a whole one.
+"""
+
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from converter.media.outputs import Item
+
+
+def describe(item: Item) -> dict[str, Any]:
+    """An output without its bytes."""
+    output = item.output
+    document: dict[str, Any] = {
+        "node_id": output.node_id,
+        "class_type": output.class_type,
+        "name": output.name,
+        "kind": output.kind,
+        "content_type": output.content_type,
+        "size": item.size,
+    }
+    if item.warning is not None:
+        document["warning"] = item.warning
+    if output.text is not None:
+        document["text"] = output.text
+    return document
+
+
+class JsonBody:
+    """The result document, with each item's bytes as base64 `data`."""
+
+    def __init__(self, document: Mapping[str, Any], items: Sequence[Item]) -> None:
+        """`document` has an empty list as its `outputs`, which the items fill."""
+        head, tail = json.dumps({**document, "outputs": []}, separators=(",", ":")).split('"outputs":[]', 1)
+        self._head, self._tail = f'{head}"outputs":['.encode(), f"]{tail}".encode()
+        self._items = items
+        self._openings = [self._open(number, item) for number, item in enumerate(items)]
+
+    def __len__(self) -> int:
+        """Bytes of the whole body."""
+        data = sum((item.size + 2) // 3 * 4 + 2 for item in self._items if item.content is not None)
+        return len(self._head) + sum(map(len, self._openings)) + data + len(self._tail)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body in pieces."""
+        held = self._head
+        for opening, item in zip(self._openings, self._items, strict=True):
+            held += opening
+            if item.content is None:
+                continue
+            async for piece in _encode(item):
+                yield held + piece
+                held = b""
+            held += b'"}'
+        yield held + self._tail
+
+    @staticmethod
+    def _open(number: int, item: Item) -> bytes:
+        text = json.dumps(describe(item), separators=(",", ":"))
+        comma = "," if number else ""
+        return f"{comma}{text}".encode() if item.content is None else f'{comma}{text[:-1]},"data":"'.encode()
+
+
+async def _encode(item: Item) -> AsyncIterator[bytes]:
+    """base64 (RFC 4648 section 4) of a stream: three bytes make four, so what does not divide waits."""
+    rest = b""
+    async for chunk in item.chunks():
+        whole = rest + chunk if rest else chunk
+        cut = len(whole) - len(whole) % 3
+        rest = whole[cut:]
+        if cut:
+            yield base64.b64encode(memoryview(whole)[:cut])
+    if rest:
+        yield base64.b64encode(rest)
+
+
+class MultipartBody:
+    """All items as one multipart/mixed body (RFC 2046 section 5.1.3), each as raw bytes."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._boundary = uuid.uuid4().hex
+        self.content_type = f"multipart/mixed; boundary={self._boundary}"
+        self._items = items
+        self._heads = [self._head(item) for item in items]
+        self._tail = f"--{self._boundary}--\r\n".encode()
+
+    def __len__(self) -> int:
+        """Bytes of the whole body."""
+        return sum(len(head) + item.size + 2 for head, item in zip(self._heads, self._items, strict=True)) + len(
+            self._tail
+        )
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body in pieces."""
+        for head, item in zip(self._heads, self._items, strict=True):
+            yield head
+            async for chunk in item.chunks():
+                yield chunk
+            yield b"\r\n"
+        yield self._tail
+
+    def _head(self, item: Item) -> bytes:
+        output = item.output
+        lines = (
+            f"--{self._boundary}",
+            f"Content-Type: {output.content_type}",
+            f"Content-Length: {item.size}",
+            f"Content-Disposition: {disposition(output.name)}",
+            f"X-Node-Id: {output.node_id}",
+        )
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def disposition(name: str) -> str:
+    """`Content-Disposition` for a file name (RFC 6266, quoted-string; what does not fit there is replaced)."""
+    safe = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)
+    return f'inline; filename="{safe}"'

@@ -1,0 +1,97 @@
+"""Outputs made ready to be sent: opened where they lie, or held in memory, converted where that was asked for.
+
+Where files lie is behind `Files`; what a prompt made is told by `core.outputs`. Invariant: an item's size is its true
+number of bytes, known before the first is sent.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from converter.core.order import Selection
+from converter.core.outputs import FileRef, Output
+from converter.media.pictures import convert
+
+
+class Gone(Exception):
+    """There is no such file any more."""
+
+
+class Broken(Exception):
+    """The file can't be read (to its end)."""
+
+
+class OpenFile(Protocol):
+    """A file that is open for one reading; `size` in bytes, None where it is not known."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The content in pieces, once; raises Broken."""
+
+
+class Files(Protocol):
+    """Where the engine's files can be read."""
+
+    def open(self, file: FileRef) -> AbstractAsyncContextManager[OpenFile]:
+        """Open a file; raises Gone or Broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An output ready to be sent. `content` is None for texts; a file can be read once, bytes again and again."""
+
+    output: Output
+    size: int
+    content: bytes | OpenFile | None = field(default=None, repr=False)
+    warning: str | None = None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes in pieces."""
+        if isinstance(self.content, bytes):
+            yield self.content
+        elif self.content is not None:
+            async for chunk in self.content.chunks():
+                yield chunk
+        elif self.output.text is not None:
+            yield self.output.text.encode()
+
+
+async def open_items(
+    files: Files, outputs: Sequence[Output], selection: Selection, stack: AsyncExitStack, hold: int
+) -> list[Item]:
+    """Open every output; files stay open until the stack is closed. Raises Gone and Broken.
+
+    `hold` is a number of bytes: outputs are read into memory until it is spent, and those above it only opened.
+    """
+    items = []
+    for output in outputs:
+        item = await _open(files, output, selection, stack, hold)
+        hold -= len(item.content) if isinstance(item.content, bytes) else 0
+        items.append(item)
+    return items
+
+
+async def _open(files: Files, output: Output, selection: Selection, stack: AsyncExitStack, hold: int) -> Item:
+    if output.file is None:
+        return Item(output, size=len((output.text or "").encode()))
+    opened = await stack.enter_async_context(files.open(output.file))
+    wanted = selection.format
+    if wanted is not None and output.kind == "image" and output.content_type != f"image/{wanted}":
+        converted = await convert(await _read(opened), wanted, selection.quality)
+        if converted.format is not None:
+            name = str(PurePosixPath(output.name).with_suffix(f".{converted.format}"))
+            output = replace(output, name=name, content_type=f"image/{converted.format}")
+        return Item(output, len(converted.data), converted.data, converted.warning)
+    if opened.size is None or opened.size <= hold:
+        data = await _read(opened)
+        return Item(output, len(data), data)
+    return Item(output, opened.size, opened)
+
+
+async def _read(opened: OpenFile) -> bytes:
+    return b"".join([chunk async for chunk in opened.chunks()])

@@ -1,0 +1,419 @@
+"""Carries one job: asks `core.job` what to do, does it, and reports back what happened.
+
+Leaves to others: who may have a place (`gate`), what state the engine is in (`watch`), which jobs are known (`jobs`),
+how answers look (the doors). Invariant: whatever happens to a run's tasks, its machine is told of it; a run ends when
+its machine says so, and then nothing of it goes on.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from converter.chronicle import Chronicle
+from converter.core import deeds, evidence, job
+from converter.core.deeds import Effect, Event
+from converter.core.events import Alive, Picture, QueueView, Record, Sight, Sound
+from converter.core.job import Phase
+from converter.core.order import Order
+from converter.core.outputs import Output, collect
+from converter.core.refusals import normalize_refusal, partial_refusal
+from converter.core.workflow import freshen, prepare
+from converter.errors import Canceled, EngineFailed, ExecutionFailed, Fault, Internal
+from converter.gate import Place
+from converter.link import answers
+from converter.link.client import LinkError, Unreachable
+from converter.means import Means
+from converter.media.deliver import describe
+from converter.media.inputs import Staging
+from converter.media.outputs import Broken, Gone, Item, open_items
+
+log = logging.getLogger(__name__)
+
+SMALL = 2**18
+"""Bytes up to which an output is read at once, so that the engine's connection is free again."""
+
+STATES = {
+    Phase.SUBMITTING: "queued",
+    Phase.CHECKING: "queued",
+    Phase.DELIVERING: "collecting",
+}
+"""Public states of phases that have another name outside."""
+
+
+class Run:
+    """One job being carried. `kept`: it goes on without a caller, and its outputs are held in memory."""
+
+    def __init__(self, means: Means, order: Order, place: Place, staging: Staging, *, kept: bool) -> None:
+        self.id = order.id
+        self.order = order
+        self.kept = kept
+        self.chronicle = Chronicle(order.workflow)
+        self.outcome: asyncio.Future[deeds.Outcome] = asyncio.get_running_loop().create_future()
+        self.items: list[Item] = []
+        self.outputs: Sequence[Output] = ()
+        self.instance: str | None = None
+        self.ended_at: float | None = None
+        self._means = means
+        self._place = place
+        self._workflow: Mapping[str, Any] = order.workflow
+        self._heard_at = 0.0
+        self._interest = 0
+        self._inbox: deque[Event] = deque()
+        self._feeding = self._frees_memory = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._done = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stack = AsyncExitStack()
+        self._now = asyncio.get_running_loop().time
+        self._begun_at = place.taken_at
+        deadline = place.taken_at + order.timeout
+        self._staging = staging
+        self._state, self._first = job.begin(deadline, means.max_attempts, self._now(), stages=staging.needed)
+        place.hold(self)
+
+    # For the doors ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """The public state."""
+        if self.outcome.done():
+            outcome = self.outcome.result()
+            if isinstance(outcome, Canceled):
+                return "canceled"
+            return "failed" if isinstance(outcome, Fault) else "succeeded"
+        return STATES.get(self._state.phase, self._state.phase.value)
+
+    @property
+    def held(self) -> int:
+        """Bytes of outputs that are held in memory."""
+        return sum(len(item.content) for item in self.items if isinstance(item.content, bytes))
+
+    def status(self) -> dict[str, Any]:
+        """The data of a `status` event: state, prompts that will run before, estimated seconds until the end."""
+        estimate = self._place.estimate()
+        return {
+            "state": self.state,
+            "position": self._place.position(),
+            "estimated_seconds": None if estimate is None else round(estimate, 1),
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The result without its outputs; or, of a job that has not ended, how far it is."""
+        times = job.timings(self._state, self._now())
+        end = self._now() if self.ended_at is None else self.ended_at
+        prompt = self._state.prompt
+        document: dict[str, Any] = {"id": self.id, "status": self.state, "outputs": []}
+        document["timings"] = {name: round(seconds, 4) for name, seconds in times.items()}
+        document["timings"]["total"] = round(end - self._begun_at, 4)
+        document["engine"] = {"instance": self.instance, "prompt_id": prompt.prompt_id if prompt else None}
+        return document
+
+    @contextmanager
+    def interested(self) -> Iterator[None]:
+        """Want the job for as long as this is entered. When nobody does, it is canceled, unless it is kept."""
+        self._interest += 1
+        try:
+            yield
+        finally:
+            self._interest -= 1
+            if not self._interest and not self.kept:
+                self.leave(Canceled("everybody who waited for the job has left"))
+
+    def leave(self, fault: Fault) -> None:
+        """Nobody wants the job any more, or the replica gives it up; the fault is told to whoever still listens."""
+        self.feed(deeds.Left(fault))
+
+    def keep(self) -> None:
+        """Somebody will come back for the result: go on without a caller, and be remembered."""
+        self.kept = True
+
+    def delivered(self) -> None:
+        """The answer has been taken, as far as it will be; what is open for it is closed."""
+        self.feed(deeds.Delivered())
+
+    def strip(self) -> None:
+        """Let go of what a job that has ended has no more use for."""
+        self.order = replace(self.order, workflow={}, extra_data={}, parts={})
+        self._workflow = {}
+        self.chronicle.strip()
+
+    # For the gate and the link ---------------------------------------------------------------------------------------
+
+    @property
+    def prompt_id(self) -> str | None:
+        """The prompt that is at the engine, as far as is known."""
+        return self._state.prompt.prompt_id if self._state.prompt else None
+
+    def turn(self) -> None:
+        """A place at the engine is ours (`gate.Holder`)."""
+        self.feed(deeds.Turn(str(uuid.uuid4()), listening=self._means.link.client_id is not None))
+
+    def evicted(self, fault: Fault) -> None:
+        """The ticket is gone: an order of higher priority has its place (`gate.Holder`)."""
+        self.leave(fault)
+
+    def wants_progress(self) -> bool:
+        """Whether a snapshot of progress is worth decoding just now."""
+        return self.chronicle.wants_progress(self._now())
+
+    def hear(self, sound: Sound) -> None:
+        """A sound of the run's prompt."""
+        now = self._now()
+        if type(sound) is Alive:
+            if now - self._heard_at < 1.0:
+                return
+        else:
+            self.chronicle.hear(sound, now)
+        self._heard_at = now
+        self.feed(sound)
+
+    def show(self, picture: Picture) -> None:
+        """A preview."""
+        self.chronicle.preview(picture)
+
+    def socket_lost(self) -> None:
+        """The websocket that would have told of the prompt is gone."""
+        self.feed(evidence.SocketLost())
+
+    def socket_back(self) -> None:
+        """Another websocket is open."""
+        self.feed(evidence.SocketBack())
+
+    def engine_gone(self) -> None:
+        """The engine to which the prompt was given is gone."""
+        self.feed(evidence.EngineGone())
+
+    def glance(self, view: QueueView) -> None:
+        """A read of the engine's whole queue."""
+        self.feed(view)
+        if self.chronicle.is_watched:
+            self._announce()
+
+    def feed(self, event: Event) -> None:
+        """Tell the machine what happened, and do what it decides; in order, also if one step causes another."""
+        self._inbox.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._inbox:
+                before = self._state.phase
+                self._state, effects = job.step(self._state, self._inbox.popleft(), self._now())
+                if self._state.phase is not before:
+                    log.debug("job %s", self._state.phase, extra={"job": self.id, "was": before.value})
+                for effect in effects:
+                    self._perform(effect)
+                if self._state.phase is not before:
+                    self._announce()
+        finally:
+            self._feeding = False
+        if self._state.phase is Phase.DONE:
+            self._done.set()
+        self._set_alarm()
+
+    async def carry(self) -> None:
+        """Carry the job to its end."""
+        try:
+            async with self._stack, asyncio.TaskGroup() as group:
+                self._group = group
+                self._announce()
+                for effect in self._first:
+                    self._perform(effect)
+                self._set_alarm()
+                await self._done.wait()
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            self._drop_alarm()
+            self._place.depart()
+            self._means.link.forget(self.prompt_id)
+            if not self.outcome.done():
+                self._answer(Internal("the job was given up"))
+        if self._frees_memory:
+            await self._means.link.free_memory()
+        await self._staging.remove()
+
+    # Effects ---------------------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: Effect) -> None:  # noqa: C901 - a table of effects
+        match effect:
+            case deeds.Stage():
+                self._spawn(self._stage())
+            case deeds.Ready():
+                self._place.ready()
+            case deeds.Submit():
+                self._spawn(self._submit(effect))
+            case deeds.Look(prompt_id):
+                self._spawn(self._look(prompt_id))
+            case deeds.CheckInstance():
+                self._spawn(self._check_instance())
+            case deeds.Withdraw(prompt_id):
+                self._spawn(self._withdraw(prompt_id))
+            case deeds.Collect(finished):
+                self._spawn(self._collect(finished))
+            case deeds.Answer(outcome):
+                self._answer(outcome)
+            case deeds.LetGo(served):
+                self._place.let_go(served)
+            case deeds.Requeue(alone):
+                self._requeue(alone)
+            case deeds.Depart():
+                self._place.depart()
+            case deeds.FreeMemory():
+                self._frees_memory = True  # once the run has ended: its tasks end with it
+            case deeds.RenewSocket():
+                self._means.link.renew_socket()
+            case deeds.Unstage():
+                pass  # done when the run ends, after its tasks
+
+    def _spawn(self, work: Coroutine[Any, Any, Event | None]) -> None:
+        task = self._group.create_task(self._do(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, work: Coroutine[Any, Any, Event | None]) -> None:
+        try:
+            event = await work
+        except Exception:  # a boundary: a mistake of ours ends this job, and never the replica
+            log.exception("a task of a job failed", extra={"job": self.id})
+            self.feed(evidence.Unanswered())
+            event = deeds.Left(Internal("the service made a mistake with this job"))
+        if event is not None:
+            self.feed(event)
+
+    async def _stage(self) -> Event:
+        try:
+            self._workflow = await self._staging.carry_out()
+        except Fault as fault:
+            return deeds.StagingFailed(fault)
+        return deeds.Staged()
+
+    async def _submit(self, effect: deeds.Submit) -> Event:
+        prompt_id = effect.prompt_id
+        change = freshen if effect.fresh else prepare
+        body = answers.prompt_body(
+            change(self._workflow, prompt_id),
+            prompt_id,
+            self._means.link.client_id or prompt_id,
+            self.order.extra_data,
+            self.order.selection.nodes,
+        )
+        self.instance = self._means.watch.instance
+        self._means.link.follow(prompt_id, self)
+        try:
+            submission = await self._means.link.client.submit(body)
+        except Unreachable as error:
+            self._means.watch.unreachable(str(error))
+            return deeds.Unreached()
+        except LinkError as error:
+            log.info("submission unanswered: %s", error, extra={"job": self.id})
+            return evidence.Unanswered()
+        if isinstance(submission, answers.Refused):
+            return deeds.Refused(normalize_refusal(submission.status, submission.body))
+        if submission.prompt_id != prompt_id:
+            await self._means.link.client.delete(submission.prompt_id)
+            return deeds.Refused(EngineFailed("the engine chooses its own prompt ids: it is too old for this service"))
+        if submission.node_errors:
+            return deeds.Halved(partial_refusal(submission.node_errors))
+        return evidence.Accepted()
+
+    async def _look(self, prompt_id: str) -> Event | None:
+        self._means.metrics.looks.inc()
+        try:
+            view = await self._means.link.client.queue()
+            running, pending = prompt_id in view.running, prompt_id in view.pending
+            record = None if running or pending else await self._means.link.client.history(prompt_id)
+            news: Event = Sight(view.asked_at, running, pending, record)
+        except EngineFailed:  # there is a record, and it can't be read
+            news = Sight(self._now(), running=False, pending=False, record=Record(success=False, outputs={}))
+        except LinkError as error:
+            log.info("a look failed: %s", error, extra={"job": self.id})
+            news = evidence.Unseen()
+        return news if prompt_id == self.prompt_id else None
+
+    async def _check_instance(self) -> Event:
+        return deeds.InstanceChecked(same=await self._means.watch.check_instance() == self.instance)
+
+    async def _withdraw(self, prompt_id: str) -> Event:
+        try:
+            await self._means.link.withdraw(prompt_id)
+        except LinkError as error:
+            log.info("a withdrawal failed: %s", error, extra={"job": self.id})
+        return deeds.Withdrawn()
+
+    async def _collect(self, finished: evidence.Finished) -> Event:
+        selection = self.order.selection
+        self.outputs = collect(self.order.workflow, finished.outputs, selection.nodes)
+        if not self.outputs:
+            return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
+        if not self.kept:
+            await self._stack.enter_async_context(self._means.deliveries)
+        hold = self._means.keep_bytes if self.kept else SMALL
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(3),
+            wait=wait_random_exponential(0.1, max=1.0),
+            retry=retry_if_exception_type(Broken),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    self.items = await open_items(self._means.files, self.outputs, selection, self._stack, hold)
+        except Gone:
+            return deeds.FileGone()
+        except Broken as error:
+            log.warning("an output could not be read: %s", error, extra={"job": self.id})
+            return deeds.CollectionFailed(EngineFailed("an output could not be read from the engine"))
+        for item in self.items:
+            self.chronicle.output(describe(item))
+        return deeds.Collected()
+
+    def _requeue(self, alone: bool) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._means.link.forget(self.prompt_id)
+        if self._state.attempt:
+            self.chronicle.restart(self.status() | {"state": "restarted"})
+        self._place.requeue(alone=alone)
+
+    def _answer(self, outcome: deeds.Outcome) -> None:
+        if self.outcome.done():
+            return
+        self.ended_at = self._now()
+        self.outcome.set_result(outcome)
+        if isinstance(outcome, Fault):
+            log.info("job failed: %s", outcome.code, extra={"job": self.id, "detail": outcome.detail})
+        self.chronicle.end(outcome)
+        if self.kept and not isinstance(outcome, Fault):
+            self.delivered()
+
+    def _announce(self) -> None:
+        if not self.outcome.done():
+            self.chronicle.status(self.status())
+
+    # The alarm -------------------------------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        """Arrange for `Wake` at the moment that the machine wants; an earlier alarm stays and is in vain."""
+        moment = job.wake_at(self._state) if self._state.phase is not Phase.DONE else None
+        if moment is None:
+            self._drop_alarm()
+        elif self._alarm is None or moment < self._alarm.when():
+            self._drop_alarm()
+            self._alarm = asyncio.get_running_loop().call_at(moment, self._wake)
+
+    def _wake(self) -> None:
+        self._alarm = None
+        self.feed(evidence.Wake())
+
+    def _drop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None

@@ -1,0 +1,112 @@
+"""Where the engine's files are: outputs behind `/view` or in a shared folder, inputs behind the upload route.
+
+Joins link and media, which do not know each other: the former's routes are the latter's `Files` and `Upload`.
+Invariant: a name that an engine gives never leads out of the shared folder.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO
+
+from converter.core.outputs import FileRef
+from converter.link.client import EngineClient, LinkError, Missing, View
+from converter.media.inputs import NotTaken
+from converter.media.outputs import Broken, Files, Gone, OpenFile
+
+CHUNK = 2**18
+"""Bytes read at a time."""
+
+
+class EngineInputs:
+    """The engine's input folder, as `media.inputs.Upload`."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+
+    async def __call__(self, name: str, subfolder: str, data: bytes, content_type: str) -> str:
+        """Upload one file; raises NotTaken."""
+        try:
+            return await self._client.upload(name, subfolder, data, content_type)
+        except LinkError as error:
+            raise NotTaken(str(error)) from error
+
+
+class EngineFiles:
+    """Outputs read through `/view`."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+
+    @asynccontextmanager
+    async def open(self, file: FileRef) -> AsyncIterator[OpenFile]:
+        """Open one file; raises Gone where the engine has none of that name."""
+        try:
+            async with self._client.view(file.filename, file.subfolder, file.type) as view:
+                yield _Viewed(view)
+        except Missing as error:
+            raise Gone(str(error)) from error
+        except LinkError as error:
+            raise Broken(str(error)) from error
+
+
+class _Viewed:
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    @property
+    def size(self) -> int | None:
+        return self._view.size
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._view.chunks():
+                yield chunk
+        except LinkError as error:
+            raise Broken(str(error)) from error
+
+
+class SharedFolder:
+    """Files read from a folder that is the engine's output folder; others than outputs through `/view`."""
+
+    def __init__(self, folder: Path, others: Files) -> None:
+        self._folder = folder.resolve()
+        self._others = others
+
+    @asynccontextmanager
+    async def open(self, file: FileRef) -> AsyncIterator[OpenFile]:
+        """Open one file; raises Gone where there is none."""
+        if file.type != "output":
+            async with self._others.open(file) as opened:
+                yield opened
+            return
+        stream, size, first = await asyncio.to_thread(self._begin, file)
+        with stream:
+            yield _Read(stream, size, first)
+
+    def _begin(self, file: FileRef) -> tuple[IO[bytes], int, bytes]:
+        path = (self._folder / file.subfolder / file.filename).resolve()
+        if not path.is_relative_to(self._folder):
+            raise Gone(f"{file.filename} leads out of the output folder")
+        try:
+            stream = path.open("rb", buffering=0)
+        except OSError as error:
+            raise Gone(f"{file.filename}: {error.strerror}") from error
+        return stream, path.stat().st_size, stream.read(CHUNK)
+
+
+class _Read:
+    def __init__(self, stream: IO[bytes], size: int, first: bytes) -> None:
+        self._stream = stream
+        self.size: int | None = size
+        self._first = first
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        left, chunk = self.size or 0, self._first
+        while chunk:
+            left -= len(chunk)
+            yield chunk
+            chunk = await asyncio.to_thread(self._stream.read, CHUNK) if left > 0 else b""
+        if left > 0:
+            raise Broken("the file became shorter while it was read")

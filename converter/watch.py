@@ -1,0 +1,225 @@
+"""The watch: finds out what state the engine is in, all the time, and tells the gate and the runs.
+
+It reads the engine's queue at short intervals, notices restarts, runs the warm-up after each, and (where the engine
+is our child) asks the supervisor for a restart of one that is dead inside. Leaves to others: what follows from it
+(`core.readiness`, `core.job`). Invariant: while the watch runs, what the gate knows is never older than the reading
+interval plus the engine's own delay, or the gate can see that it is.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_random_exponential
+
+from converter.core import admission, readiness
+from converter.core.events import QueueView
+from converter.errors import Fault
+from converter.gate import Gate
+from converter.link.client import LinkError, Unreachable
+from converter.link.engine import EngineLink
+from converter.link.supervisor import BudgetSpent, Event, Exited, Started
+from converter.telemetry import Metrics
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.5
+"""Seconds between two reads of the engine's queue, at most a quarter of the staleness."""
+
+WARMUP_RETRY = 5.0
+"""Seconds between two warm-ups when the first fails."""
+
+
+class Child(Protocol):
+    """The engine as a process of ours (`link.supervisor.Supervisor`)."""
+
+    def confirm_warm(self, generation: int) -> None:
+        """The child of this generation has completed its warm-up."""
+
+    async def restart(self, reason: str, *, generation: int | None = None) -> None:
+        """Stop the child and start it again; returns when the old one is gone."""
+
+
+WarmUp = Callable[[], Awaitable[str]]
+"""Runs the warm-up and gives the id of its prompt; raises the fault with which it failed."""
+
+
+class Watch:
+    """Watches one engine. `instance` names its present start, None while it is not known to be up.
+
+    The history record of the warm-up is the mark by which an engine is known again: it is gone after a restart.
+    `output_classes`: classes of nodes that are outputs, None until they are known. `warmed` is set for good by the
+    first warm-up that succeeds.
+    """
+
+    def __init__(self, gate: Gate, staleness: float, metrics: Metrics) -> None:
+        self.instance: str | None = None
+        self.output_classes: frozenset[str] | None = None
+        self.warmed = asyncio.Event()
+        self._gate = gate
+        self._staleness = staleness
+        self._interval = min(INTERVAL, staleness / 4)
+        self._metrics = metrics
+        self._mark: str | None = None
+        self._generation: int | None = None
+        self._doubt = True
+        self._stall: str | None = None
+        self._nudge = asyncio.Event()
+        self._certain = asyncio.Event()
+
+    # What others tell -----------------------------------------------------------------------------------------------
+
+    def unreachable(self, reason: str) -> None:
+        """A connection to the engine was refused: no more turns until it answers again."""
+        log.info("the engine can't be reached: %s", reason)
+        self._down("the engine refuses connections")
+        self._nudge.set()
+
+    def socket_changed(self, *, connected: bool) -> None:
+        """The websocket was opened or lost (`link.engine.Listener`). One that is lost may mean a restart."""
+        self._metrics.websocket_connected.set(connected)
+        if not connected:
+            self._metrics.reconnects.inc()
+            self._question()
+        self._nudge.set()
+
+    def progressed(self) -> None:
+        """A prompt of ours shows a sign of life (`link.engine.Listener`)."""
+        self._gate.progressed()
+
+    def stalled(self, reason: str) -> None:
+        """The engine answers but does nothing (`gate`)."""
+        self._stall = reason
+        self._nudge.set()
+
+    async def check_instance(self) -> str | None:
+        """The engine's instance as of now; waits until the engine has answered."""
+        self._question()
+        self._nudge.set()
+        await self._certain.wait()
+        return self.instance
+
+    # The round ------------------------------------------------------------------------------------------------------
+
+    async def run(self, link: EngineLink, warm_up: WarmUp, child: Child | None) -> None:
+        """Watch until canceled."""
+        async with asyncio.TaskGroup() as group:
+            warming: asyncio.Task[None] | None = None
+            while True:
+                self._nudge.clear()
+                await self._read(link)
+                cold = self.instance is not None and self._mark is None and link.client_id is not None
+                if cold and (warming is None or warming.done()):
+                    warming = group.create_task(self._warm(link, warm_up, child))
+                if self._stall is not None and child is not None:
+                    reason, self._stall = self._stall, None
+                    await child.restart(reason, generation=self._generation)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval):
+                        await self._nudge.wait()
+
+    def child_event(self, event: Event, link: EngineLink) -> None:
+        """What happened to the engine's process."""
+        match event:
+            case Started(_, generation):
+                self._generation = generation
+            case Exited(_, _, _, reason, restart_in):
+                if restart_in is not None:
+                    self._metrics.engine_restarts.inc()
+                self._gone(reason, link)
+            case BudgetSpent():
+                self._gate.observe(readiness.BudgetSpent("the engine died too often and is not started again"))
+        self._nudge.set()
+
+    async def _read(self, link: EngineLink) -> None:
+        """Read the queue once, and find out whether the engine is the one that it was, where that is in doubt."""
+        try:
+            view = await link.client.queue(timeout=self._staleness)
+            if self._doubt:
+                await self._identify(link)
+        except Unreachable:
+            self._down("the engine refuses connections")
+        except LinkError as error:
+            log.debug("the engine's queue was not read: %s", error)
+            self._gate.observe(readiness.Tick())
+        else:
+            self._share(view, link)
+
+    async def _identify(self, link: EngineLink) -> None:
+        if self.instance is not None and not await self._recognizes(link):
+            self._gone("the engine has restarted", link)
+        if self.instance is None:
+            features = await link.client.features(timeout=self._staleness)
+            self._gate.resize(features.concurrent_prompts)
+            self.instance = uuid.uuid4().hex[:12]
+            log.info("the engine is up", extra={"instance": self.instance})
+        self._metrics.engine_up.set(1)
+        self._gate.observe(readiness.EngineUp(self.instance))
+        if self._mark is not None:
+            self._gate.observe(readiness.WarmedUp())
+        self._doubt = False
+        self._certain.set()
+
+    async def _recognizes(self, link: EngineLink) -> bool:
+        if self._mark is None:
+            return False
+        return await link.client.history(self._mark, timeout=self._staleness) is not None
+
+    def _share(self, view: QueueView, link: EngineLink) -> None:
+        ours = link.prompts
+        looked = readiness.Looked(
+            view.asked_at,
+            ours_running=tuple(p for p in view.running if p in ours),
+            ours_pending=tuple(p for p in view.pending if p in ours),
+            strangers_running=tuple(p for p in view.running if p not in ours),
+            strangers_pending=tuple(p for p in view.pending if p not in ours),
+        )
+        self._gate.observe(looked)
+        self._gate.decide(admission.Strangers(len(looked.strangers_running) + len(looked.strangers_pending)))
+        link.glance(view)
+
+    async def _warm(self, link: EngineLink, warm_up: WarmUp, child: Child | None) -> None:
+        """Run the warm-up on the engine that is up; the record of its prompt becomes the mark."""
+        instance, generation = self.instance, self._generation
+        try:
+            prompt_id = await warm_up()
+            await self._recorded(link, prompt_id)
+            classes = await link.client.object_info()
+        except (Fault, LinkError, RetryError) as trouble:
+            detail = trouble.detail if isinstance(trouble, Fault) else "the engine's answers can't be read"
+            log.warning("the warm-up failed: %s", trouble)
+            if instance == self.instance:
+                self._gate.observe(readiness.WarmupFailed(f"the warm-up failed: {detail}"))
+            await asyncio.sleep(WARMUP_RETRY)
+            return
+        if instance == self.instance:
+            self._mark, self.output_classes = prompt_id, classes
+            self.warmed.set()
+            self._gate.observe(readiness.WarmedUp())
+            if child is not None and generation is not None:
+                child.confirm_warm(generation)
+
+    async def _recorded(self, link: EngineLink, prompt_id: str) -> None:
+        """Wait until the history has the prompt: ComfyUI writes the record after it says that the prompt is done."""
+        absent = retry_if_result(lambda record: record is None)
+        retrying = AsyncRetrying(retry=absent, wait=wait_random_exponential(0.01, max=0.5), stop=stop_after_delay(10))
+        await retrying(link.client.history, prompt_id)
+
+    def _question(self) -> None:
+        self._doubt = True
+        self._certain.clear()
+
+    def _down(self, reason: str) -> None:
+        """The engine can't be reached; whether it will be back as it was is not known."""
+        self._question()
+        self._metrics.engine_up.set(0)
+        self._gate.observe(readiness.EngineDown(reason))
+
+    def _gone(self, reason: str, link: EngineLink) -> None:
+        """The engine is gone with all that it knew."""
+        self._down(reason)
+        self.instance = self._mark = None
+        link.engine_gone()
