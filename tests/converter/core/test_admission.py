@@ -491,8 +491,8 @@ LIMITS = st.integers(1, 5).flatmap(
 class AnySchedule(RuleBasedStateMachine):
     """Random events beside a model made of plain sentences; what admission does must be what the model allows."""
 
-    @initialize(limits=LIMITS)
-    def open_the_desk(self, limits: Limits) -> None:
+    @initialize(limits=LIMITS, waiting=st.lists(st.integers(-2, 1), max_size=5))
+    def open_the_desk(self, limits: Limits, waiting: list[int]) -> None:
         self.state = Admission(limits)
         self.guests: dict[str, Guest] = {}
         self.now = 100.0
@@ -500,6 +500,8 @@ class AnySchedule(RuleBasedStateMachine):
         self.ceiling = limits.capacity
         self.arrived: set[str] = set()
         self.ended: list[str] = []
+        for priority in waiting:
+            self.apply(self.newcomer(), priority, 1000.0)
 
     # -- the model ---------------------------------------------------------------------------------------------
 

@@ -295,6 +295,10 @@ class TestStalls:
         warm.wait(9.0).tell(Progressed())
         assert warm.wait(9.0).tell(Tick()) == []
 
+    def test_a_look_that_was_begun_before_a_sign_of_life_takes_nothing_from_it(self, warm: Replica) -> None:
+        warm.wait(9.0).tell(Progressed(), Looked(warm.now - 4.0))
+        assert warm.wait(9.0).tell(Tick()) == []
+
     def test_each_stall_is_told_once(self, warm: Replica) -> None:
         warm.watch(30, ours="a")
         assert len(warm.stalls) == 1
@@ -338,6 +342,10 @@ class TestStalls:
         for _ in range(8):
             assert warm.watch(9, theirs="s", ours="a") == []
             warm.tell(Progressed())
+
+    def test_prompts_of_ours_that_take_turns_show_that_strangers_do_not_block(self, warm: Replica) -> None:
+        for name in "abcd":
+            assert warm.watch(9, theirs="s", ours=name) == []
 
     def test_progress_of_ours_shows_that_strangers_do_not_block(self, warm: Replica) -> None:
         for _ in range(3):
