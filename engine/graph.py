@@ -168,7 +168,8 @@ class _Check:
         queue = [output]
         for node_id in queue:
             for parent in self._ancestors(node_id):
-                if parent not in reached:
+                # A constant may look like a link to a node that nothing leads to.
+                if parent not in reached and parent in self.verdicts:
                     reached[parent] = None
                     queue.append(parent)
         return queue
@@ -279,9 +280,9 @@ class _Check:
     def _judge_value(self, inputs: dict[str, Any], name: str, spec: Input) -> list[Error]:
         value = inputs[name]
         if isinstance(value, dict) and "__value__" in value:
-            value = inputs[name] = value["__value__"]
+            value = value["__value__"]
         try:
-            value = inputs[name] = _convert(value, spec)
+            value = _convert(value, spec)
         except (ValueError, TypeError, OverflowError) as error:
             extra = {
                 "input_name": name,
@@ -295,6 +296,7 @@ class _Check:
             message = "Bad linked input, __value__ must not hold a link"
             extra = {"input_name": name, "input_config": self._config(spec), "received_value": value}
             return [_describe("bad_linked_input", message, name, **extra)]
+        inputs[name] = value
         if spec.check is not None:
             return self._judge_by_check(name, spec, value)
         return [*self._judge_range(name, spec, value), *self._judge_choice(name, spec, value)]
