@@ -64,7 +64,9 @@ async def test_a_refused_prompt() -> None:
     async with FakeEngine() as engine, EngineClient(engine.url) as client:
         answer = await client.submit(body(str(uuid4()), {"1": {"class_type": "NoSuchNode", "inputs": {}}}))
         assert isinstance(answer, Refused)
-        assert answer.kind == "invalid_prompt"
+        assert answer.status == 400
+        assert isinstance(answer.body, dict)
+        assert answer.body["error"]["type"] == "invalid_prompt"
 
 
 async def test_nobody_knows_what_a_500_means() -> None:
