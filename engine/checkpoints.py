@@ -9,7 +9,6 @@ class that this engine does not run is refused by name.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -50,13 +49,6 @@ def _load_tokenizer(folder: Path, **options: Any) -> Any:
 
     return CLIPTokenizer.from_pretrained(folder, **options)
 
-
-_MODULES = (
-    "diffusers.models.unets.unet_2d_condition",
-    "diffusers.models.autoencoders.autoencoder_kl",
-    "diffusers.schedulers.scheduling_euler_discrete",
-    "transformers.models.clip.modeling_clip",
-)
 
 # Every network is read in float32: another number format would be the default of the whole process while it loads.
 _LOADERS: Mapping[str, Callable[..., Any]] = {
@@ -99,14 +91,6 @@ def read_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     return NoiseSchedule.of_alphas(scheduler.alphas_cumprod.numpy().astype(np.float64))
 
 
-class Preload:
-    """Ask for the import of what every checkpoint needs, so that the first prompt does not wait for it."""
-
-    def perform(self, place: Place) -> None:
-        for module in _MODULES:
-            import_module(module)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
     """Ask for the networks of a part to be moved to the device; the answer is their size in bytes."""
@@ -116,7 +100,8 @@ class Placement:
     def perform(self, place: Place) -> int:
         match self.part:
             case Denoiser(unet=module) | TextEncoder(model=module):
-                module.to(place.device, place.dtype)
+                # Not the module's own `to`, which warns that what was loaded should not be cast.
+                torch.nn.Module.to(module, place.device, place.dtype)
             case Autoencoder(vae=module):
                 module.to(place.device)
         module.eval().requires_grad_(False)

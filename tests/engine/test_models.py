@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.checkpoints import Placement, Preload, read_part, read_schedule
+from engine.checkpoints import Placement, read_part, read_schedule
 from engine.device import Device, Place
 from engine.models import Handle, ModelError, Models, list_checkpoints
 from engine.pipelines import Autoencoder, Denoiser, Encoding, TextEncoder, TextEncoding
@@ -177,8 +179,20 @@ def test_a_placed_part_is_ready_to_run(checkpoints: Path) -> None:
     assert not any(parameter.requires_grad for parameter in part.unet.parameters())
 
 
-def test_everything_that_a_checkpoint_needs_can_be_imported_before() -> None:
-    Preload().perform(CPU)
+def test_everything_that_a_checkpoint_needs_can_be_imported_before(checkpoints: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from engine.models import Preload
+Preload().perform(None)
+before = set(sys.modules)
+from engine.checkpoints import read_part
+for part in ("model", "clip", "vae"):
+    read_part(Path({str(checkpoints / "tiny")!r}), part)
+late = {{name for name in set(sys.modules) - before if name.startswith(("diffusers.models", "transformers.models"))}}
+assert not late, late
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=120, check=True)
 
 
 def test_texts_are_encoded_in_chunks_of_the_encoders_length(device: Device, models: Models) -> None:
