@@ -58,8 +58,6 @@ class NodeClass:
     optional: Mapping[str, InputConfig] = field(default_factory=dict)
     returns: tuple[str, ...] = ()
     output: bool = False
-    concurrent: bool = False
-    """An async node, which ComfyUI starts as soon as it is ready."""
     fingerprint: Callable[[dict[str, Any], Folders], Any] | None = None
     """Stands for IS_CHANGED: a part of the cache key beside the inputs."""
     reject: Callable[[dict[str, Any], Folders], dict[str, str]] | None = None

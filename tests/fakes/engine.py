@@ -307,8 +307,11 @@ class FakeEngine:
             await self._changes.until(lambda: self.prompts.pending and self.faults.dead_worker != "pending")
             try:
                 item = self.prompts.take()
+            except TypeError:
+                return
+            try:
                 await self._run_prompt(item)
-            except (TypeError, WorkerDeath):
+            except WorkerDeath:
                 return
 
     async def _run_prompt(self, item: Item) -> None:

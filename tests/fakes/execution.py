@@ -153,7 +153,7 @@ class Execution:
         if node in path or node not in self.prompt:
             return "none"
         content = self.prompt[node]
-        if "inputs" not in content:
+        if not isinstance(content.get("inputs"), dict):
             raise WorkerDeath
         inputs, declared = content["inputs"], CLASSES[content["class_type"]]
         parts: list[Any] = [content["class_type"]]
@@ -170,18 +170,17 @@ class Execution:
             return
         if node not in self.prompt:
             raise WorkerDeath
-        sources = {value[0] for value in self.prompt[node]["inputs"].values() if is_link(value)}
+        sources = dict.fromkeys(value[0] for value in self.prompt[node]["inputs"].values() if is_link(value))
         needed = [source for source in sources if self._signatures.get(source) not in self.world.cache.entries]
         self._waiting[node] = set(needed)
         for source in needed:
             self._schedule(source)
 
     def _choose(self) -> str:
-        """Among ready nodes: outputs and async ones, then what feeds an output, what feeds that, else the first."""
+        """Among ready nodes: outputs, then what feeds an output, then what feeds that, else the first."""
 
         def rank(node: str) -> int:
-            declared = CLASSES[self.prompt[node]["class_type"]]
-            if declared.output or declared.concurrent:
+            if CLASSES[self.prompt[node]["class_type"]].output:
                 return 0
             followers = [other for other, sources in self._waiting.items() if node in sources]
             if any(CLASSES[self.prompt[other]["class_type"]].output for other in followers):

@@ -5,6 +5,7 @@ count up when other bytes have taken the name. Leaves pictures to `nodes` and HT
 """
 
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -21,13 +22,11 @@ class Folders:
 
     def clear_temp(self) -> None:
         """ComfyUI empties this folder at each start."""
-        for path in (self.root / "temp").iterdir():
-            path.unlink()
+        shutil.rmtree(self.root / "temp")
+        (self.root / "temp").mkdir()
 
     def locate(self, name: str, *, kind: str = "output", subfolder: str = "") -> Path:
-        """The path of a file that may not exist; raises PermissionError if it would lie outside of the folder of its
-        kind.
-        """
+        """The path of a file that may not exist; raises PermissionError where it leaves the folder of its kind."""
         base = self.root / kind
         path = (base / subfolder / name).resolve()
         if not path.is_relative_to(base.resolve()):

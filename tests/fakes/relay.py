@@ -124,7 +124,7 @@ class Relay:
         """New connections are reset at once."""
         self.connections: set[Connection] = set()
         self.history: list[tuple[Kind, Fate]] = []
-        """Every connection so far, and its fate."""
+        """Every connection that said what it wants, and its fate."""
         self._changes = Changes()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -97,8 +97,8 @@ class Routes:
         if engine.faults.take("post_500"):
             return web.Response(status=500, text=TROUBLE)
         body = json.loads(await request.read())
-        number = engine.prompts.next_number() if "number" not in body else float(body["number"])
-        if body.get("front") if isinstance(body, dict) and "number" not in body else False:
+        number = float(body["number"]) if "number" in body else engine.prompts.next_number()
+        if "number" not in body and "front" in body and body["front"]:
             number = -number
         try:
             answer = self._accept(body, number)
