@@ -144,6 +144,7 @@ TEMPORARY = {"9": {"images": [file("a.png")]}, "2": {"images": [file("p.png", "t
         (TEMPORARY, ["2"], ["p.png"]),
         (TEMPORARY, ["2", "9"], ["a.png", "p.png"]),
         (TEMPORARY, ["4"], []),
+        (TEMPORARY, [], []),
         ({"2": TEMPORARY["2"]}, None, ["p.png"]),
         ({"2": TEMPORARY["2"], "10": {"text": ["x"]}}, None, ["text_00001.txt"]),
         ({"9": {"images": [file("a.png", "input"), file("b.png")]}}, None, ["b.png"]),

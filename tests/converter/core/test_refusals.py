@@ -115,6 +115,11 @@ def test_outputs_refused_in_part_are_told_by_number() -> None:
     )
 
 
+def test_nodes_come_in_the_order_of_their_numbers() -> None:
+    faulty = {node_id: {"errors": [], "class_type": "X"} for node_id in ("10", "a", "9", "100", "2")}
+    assert list(partial_refusal(faulty).extensions["node_errors"]) == ["2", "9", "a", "10", "100"]
+
+
 def later(kind: str, message: str, details: str = "", **extra: Any) -> dict[str, Any]:
     """A refusal as later versions write it."""
     error = {"type": kind, "message": message, "details": details, "extra_info": extra}

@@ -96,6 +96,7 @@ def test_other_formats(data: bytes, content_type: str) -> None:
         b"\xff\xfb\xf0\0",
         b"\xff\xfb\x9c\0",
         boxes(b"none", b"such"),
+        boxes(b"none") + b"isom" * 4,
         b"\x1a\x45\xdf\xa3\x00\x42\x82\x84cats",
         b"x" * 8 + b"\x89PNG\r\n\x1a\n",
     ],
