@@ -23,7 +23,7 @@ from pathlib import Path
 from engine.cache import Cache
 from engine.device import EXIT_CODE, Device, end_process
 from engine.executor import Executor
-from engine.models import Models
+from engine.models import Models, Preload, list_checkpoints
 from engine.nodes import list_nodes
 from engine.nodes.numbering import Numbering
 from engine.nodes.spec import Folders
@@ -101,6 +101,8 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             gc.freeze()
             sys.stdout.write(f"engine listening on http://{options.host}:{port}\n")
             sys.stdout.flush()
+            if list_checkpoints(folders.models / "checkpoints"):
+                device.submit(Preload())
             await stopped.wait()
             _end_anyway()
     shutil.rmtree(folders.temp, ignore_errors=True)
