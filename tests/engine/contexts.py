@@ -1,13 +1,22 @@
-"""A node's context that remembers what the node told it, for calling node functions by themselves."""
+"""What tests hand to nodes and to the engine: a context that remembers what it was told, and ComfyUI's workflow."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from engine.errors import InterruptError
 from engine.nodes.spec import Folders, Preview
 
 S = TypeVar("S")
+
+_WORKFLOW = Path(__file__).parent.parent / "workflows" / "txt2img_tiny.json"
+
+
+def read_default_workflow() -> dict[str, Any]:
+    """ComfyUI's default workflow, for the tiny checkpoint and in its size."""
+    workflow: dict[str, Any] = json.loads(_WORKFLOW.read_text(encoding="utf-8"))
+    return workflow
 
 
 class RecordingContext:

@@ -1,7 +1,6 @@
 """The nodes that draw, called as the executor calls them."""
 
 import io
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +20,9 @@ from engine.models import Handle, Models
 from engine.nodes import conditioning, latents, loaders, sampling
 from engine.nodes.spec import Context, Folders, Node
 from engine.pipelines import Prediction
-from tests.engine.contexts import RecordingContext
+from tests.engine.contexts import RecordingContext, read_default_workflow
 
 NODES = {node.class_type: node for family in (loaders, conditioning, latents, sampling) for node in family.NODES}
-WORKFLOW = Path(__file__).parent.parent / "workflows" / "txt2img_tiny.json"
 
 
 class CountingDevice(Device):
@@ -81,7 +79,7 @@ def decode(context: RecordingContext, latent: Latent) -> NDArray[np.float32]:
 
 
 def test_the_shipped_workflow_fits_the_declarations() -> None:
-    for node in json.loads(WORKFLOW.read_text()).values():
+    for node in read_default_workflow().values():
         if node["class_type"] in NODES:
             assert set(node["inputs"]) == set(NODES[node["class_type"]].required)
 
