@@ -8,7 +8,7 @@ hall opens, and none outlives it.
 import asyncio
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -106,7 +106,7 @@ class Jobs:
         run.leave(Canceled("the job was canceled by request"))
         return run
 
-    async def reopen(self, run: Run, stack: AsyncExitStack) -> list[Item]:
+    async def reopen(self, run: Run, stack: AsyncExitStack) -> Sequence[Item]:
         """The outputs of a job that has succeeded, once more; raises Expired where their files are gone."""
         if all(item.content is None or isinstance(item.content, bytes) for item in run.items):
             return run.items

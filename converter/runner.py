@@ -9,30 +9,25 @@ import asyncio
 import logging
 import uuid
 from collections import deque
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from converter.chronicle import Chronicle
 from converter.core import deeds, evidence, job
 from converter.core.deeds import Effect, Event
-from converter.core.events import Alive, Picture, QueueView, Record, Sight, Sound
+from converter.core.events import Alive, Picture, QueueView, Sound
 from converter.core.job import Phase
 from converter.core.order import Order
-from converter.core.outputs import Output, collect
-from converter.core.refusals import normalize_refusal, partial_refusal
-from converter.core.workflow import freshen, prepare
-from converter.errors import Canceled, EngineFailed, ExecutionFailed, Fault, Internal
+from converter.core.outputs import Output
+from converter.errands import Errands
+from converter.errors import Canceled, Fault, Internal
 from converter.gate import Place
-from converter.link import answers
-from converter.link.client import LinkError, Unreachable
 from converter.means import Means
 from converter.media.deliver import describe
 from converter.media.inputs import Staging
-from converter.media.outputs import Broken, Gone, Item, open_items
+from converter.media.outputs import Item
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +51,9 @@ class Run:
         self.kept = kept
         self.chronicle = Chronicle(order.workflow)
         self.outcome: asyncio.Future[deeds.Outcome] = asyncio.get_running_loop().create_future()
-        self.items: list[Item] = []
-        self.outputs: Sequence[Output] = ()
-        self.instance: str | None = None
         self.ended_at: float | None = None
         self._means = means
         self._place = place
-        self._workflow: Mapping[str, Any] = order.workflow
         self._heard_at = 0.0
         self._interest = 0
         self._inbox: deque[Event] = deque()
@@ -70,11 +61,10 @@ class Run:
         self._alarm: asyncio.TimerHandle | None = None
         self._done = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stack = AsyncExitStack()
         self._now = asyncio.get_running_loop().time
         self._begun_at = place.taken_at
         deadline = place.taken_at + order.timeout
-        self._staging = staging
+        self._errands = Errands(means, order, staging)
         self._state, self._first = job.begin(deadline, means.max_attempts, self._now(), stages=staging.needed)
         place.hold(self)
 
@@ -89,6 +79,16 @@ class Run:
                 return "canceled"
             return "failed" if isinstance(outcome, Fault) else "succeeded"
         return STATES.get(self._state.phase, self._state.phase.value)
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The outputs, once they are collected."""
+        return self._errands.items
+
+    @property
+    def outputs(self) -> Sequence[Output]:
+        """What the outputs are, wherever their bytes may be."""
+        return self._errands.outputs
 
     @property
     def held(self) -> int:
@@ -112,7 +112,7 @@ class Run:
         document: dict[str, Any] = {"id": self.id, "status": self.state, "outputs": []}
         document["timings"] = {name: round(seconds, 4) for name, seconds in times.items()}
         document["timings"]["total"] = round(end - self._begun_at, 4)
-        document["engine"] = {"instance": self.instance, "prompt_id": prompt.prompt_id if prompt else None}
+        document["engine"] = {"instance": self._errands.instance, "prompt_id": prompt.prompt_id if prompt else None}
         return document
 
     @contextmanager
@@ -141,8 +141,8 @@ class Run:
     def strip(self) -> None:
         """Let go of what a job that has ended has no more use for."""
         self.order = replace(self.order, workflow={}, extra_data={}, parts={})
-        self._workflow = {}
         self.chronicle.strip()
+        self._errands.strip()
 
     # For the gate and the link ---------------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Run:
     async def carry(self) -> None:
         """Carry the job to its end."""
         try:
-            async with self._stack, asyncio.TaskGroup() as group:
+            async with self._errands, asyncio.TaskGroup() as group:
                 self._group = group
                 self._announce()
                 for effect in self._first:
@@ -238,24 +238,24 @@ class Run:
                 self._answer(Internal("the job was given up"))
         if self._frees_memory:
             await self._means.link.free_memory()
-        await self._staging.remove()
 
     # Effects ---------------------------------------------------------------------------------------------------------
 
     def _perform(self, effect: Effect) -> None:  # noqa: C901 - a table of effects
+        errands = self._errands
         match effect:
             case deeds.Stage():
-                self._spawn(self._stage())
+                self._spawn(errands.stage())
             case deeds.Ready():
                 self._place.ready()
             case deeds.Submit():
-                self._spawn(self._submit(effect))
+                self._spawn(errands.submit(effect.prompt_id, self, fresh=effect.fresh))
             case deeds.Look(prompt_id):
                 self._spawn(self._look(prompt_id))
             case deeds.CheckInstance():
-                self._spawn(self._check_instance())
+                self._spawn(errands.check_instance())
             case deeds.Withdraw(prompt_id):
-                self._spawn(self._withdraw(prompt_id))
+                self._spawn(errands.withdraw(prompt_id))
             case deeds.Collect(finished):
                 self._spawn(self._collect(finished))
             case deeds.Answer(outcome):
@@ -288,92 +288,15 @@ class Run:
         if event is not None:
             self.feed(event)
 
-    async def _stage(self) -> Event:
-        try:
-            self._workflow = await self._staging.carry_out()
-        except Fault as fault:
-            return deeds.StagingFailed(fault)
-        return deeds.Staged()
-
-    async def _submit(self, effect: deeds.Submit) -> Event:
-        prompt_id = effect.prompt_id
-        change = freshen if effect.fresh else prepare
-        body = answers.prompt_body(
-            change(self._workflow, prompt_id),
-            prompt_id,
-            self._means.link.client_id or prompt_id,
-            self.order.extra_data,
-            self.order.selection.nodes,
-        )
-        self.instance = self._means.watch.instance
-        self._means.link.follow(prompt_id, self)
-        try:
-            submission = await self._means.link.client.submit(body)
-        except Unreachable as error:
-            self._means.watch.unreachable(str(error))
-            return deeds.Unreached()
-        except LinkError as error:
-            log.info("submission unanswered: %s", error, extra={"job": self.id})
-            return evidence.Unanswered()
-        if isinstance(submission, answers.Refused):
-            return deeds.Refused(normalize_refusal(submission.status, submission.body))
-        if submission.prompt_id != prompt_id:
-            await self._means.link.client.delete(submission.prompt_id)
-            return deeds.Refused(EngineFailed("the engine chooses its own prompt ids: it is too old for this service"))
-        if submission.node_errors:
-            return deeds.Halved(partial_refusal(submission.node_errors))
-        return evidence.Accepted()
-
     async def _look(self, prompt_id: str) -> Event | None:
-        self._means.metrics.looks.inc()
-        try:
-            view = await self._means.link.client.queue()
-            running, pending = prompt_id in view.running, prompt_id in view.pending
-            record = None if running or pending else await self._means.link.client.history(prompt_id)
-            news: Event = Sight(view.asked_at, running, pending, record)
-        except EngineFailed:  # there is a record, and it can't be read
-            news = Sight(self._now(), running=False, pending=False, record=Record(success=False, outputs={}))
-        except LinkError as error:
-            log.info("a look failed: %s", error, extra={"job": self.id})
-            news = evidence.Unseen()
+        news = await self._errands.look(prompt_id)
         return news if prompt_id == self.prompt_id else None
 
-    async def _check_instance(self) -> Event:
-        return deeds.InstanceChecked(same=await self._means.watch.check_instance() == self.instance)
-
-    async def _withdraw(self, prompt_id: str) -> Event:
-        try:
-            await self._means.link.withdraw(prompt_id)
-        except LinkError as error:
-            log.info("a withdrawal failed: %s", error, extra={"job": self.id})
-        return deeds.Withdrawn()
-
     async def _collect(self, finished: evidence.Finished) -> Event:
-        selection = self.order.selection
-        self.outputs = collect(self.order.workflow, finished.outputs, selection.nodes)
-        if not self.outputs:
-            return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
-        if not self.kept:
-            await self._stack.enter_async_context(self._means.deliveries)
-        hold = self._means.keep_bytes if self.kept else SMALL
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(3),
-            wait=wait_random_exponential(0.1, max=1.0),
-            retry=retry_if_exception_type(Broken),
-            reraise=True,
-        )
-        try:
-            async for attempt in retrying:
-                with attempt:
-                    self.items = await open_items(self._means.files, self.outputs, selection, self._stack, hold)
-        except Gone:
-            return deeds.FileGone()
-        except Broken as error:
-            log.warning("an output could not be read: %s", error, extra={"job": self.id})
-            return deeds.CollectionFailed(EngineFailed("an output could not be read from the engine"))
+        event = await self._errands.collect(finished, hold=None if self.kept else SMALL)
         for item in self.items:
             self.chronicle.output(describe(item))
-        return deeds.Collected()
+        return event
 
     def _requeue(self, alone: bool) -> None:
         for task in self._tasks:

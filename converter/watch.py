@@ -169,16 +169,21 @@ class Watch:
         return await link.client.history(self._mark, timeout=self._staleness) is not None
 
     def _share(self, view: QueueView, link: EngineLink) -> None:
-        ours = link.prompts
+        """Pass on what the queue shows. A prompt of ours of which the open socket hears nothing counts as a stranger
+        for the stall detection: its silence says nothing.
+        """
+        heard = frozenset(filter(link.hears, view.running))
+        pending = frozenset(view.pending) & frozenset(link.prompts)
         looked = readiness.Looked(
             view.asked_at,
-            ours_running=tuple(p for p in view.running if p in ours),
-            ours_pending=tuple(p for p in view.pending if p in ours),
-            strangers_running=tuple(p for p in view.running if p not in ours),
-            strangers_pending=tuple(p for p in view.pending if p not in ours),
+            ours_running=tuple(p for p in view.running if p in heard),
+            ours_pending=tuple(p for p in view.pending if p in pending),
+            strangers_running=tuple(p for p in view.running if p not in heard),
+            strangers_pending=tuple(p for p in view.pending if p not in pending),
         )
         self._gate.observe(looked)
-        self._gate.decide(admission.Strangers(len(looked.strangers_running) + len(looked.strangers_pending)))
+        strangers = frozenset(view.running + view.pending) - frozenset(link.prompts)
+        self._gate.decide(admission.Strangers(len(strangers)))
         link.glance(view)
 
     async def _warm(self, link: EngineLink, warm_up: WarmUp, child: Child | None) -> None:

@@ -58,6 +58,7 @@ class EngineLink:
         self.client_id: str | None = None
         self._listener = listener
         self._followers: dict[str, Follower] = {}
+        self._heard_by: dict[str, str | None] = {}
         self._session: Session | None = None
         self._cancels = True
 
@@ -73,11 +74,17 @@ class EngineLink:
     def follow(self, prompt_id: str, follower: Follower) -> None:
         """Tell the follower about the prompt, from here on."""
         self._followers[prompt_id] = follower
+        self._heard_by[prompt_id] = self.client_id
 
     def forget(self, prompt_id: str | None) -> None:
         """Nobody follows the prompt any more."""
         if prompt_id is not None:
             self._followers.pop(prompt_id, None)
+            self._heard_by.pop(prompt_id, None)
+
+    def hears(self, prompt_id: str) -> bool:
+        """Whether the open websocket is the one to which the engine tells the prompt's progress."""
+        return self.client_id is not None and self._heard_by.get(prompt_id) == self.client_id
 
     def glance(self, view: QueueView) -> None:
         """Show a read of the whole queue to every follower."""

@@ -59,6 +59,10 @@ class Staging:
         self._staged: list[str] = []
         self.needed = bool(self._pending)
 
+    def emptied(self) -> "Staging":
+        """The staging of nothing."""
+        return Staging(self._inputs, Order("", {}, 0.0))
+
     async def carry_out(self) -> Mapping[str, Any]:
         """Upload everything; the workflow with the names in place. Raises EngineFailed."""
         names: dict[tuple[str, str], object] = {}

@@ -1,0 +1,165 @@
+"""What a run has done outside: staging, submitting, looking, withdrawing, collecting.
+
+Each errand ends in the event that tells the job's machine how it went; deciding on them is left to the machine.
+Invariant: every trouble that the link can make becomes an event; what is open for a job's outputs, and what was
+staged for it, is let go of when its errands end.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from converter.core import deeds, evidence
+from converter.core.deeds import Event
+from converter.core.events import Record, Sight
+from converter.core.order import Order
+from converter.core.outputs import Output, collect
+from converter.core.refusals import normalize_refusal, partial_refusal
+from converter.core.workflow import freshen, prepare
+from converter.errors import EngineFailed, ExecutionFailed, Fault
+from converter.link import answers
+from converter.link.client import LinkError, Unreachable
+from converter.link.engine import Follower
+from converter.means import Means
+from converter.media.inputs import Staging
+from converter.media.outputs import Broken, Gone, Item, open_items
+
+log = logging.getLogger(__name__)
+
+READINGS = 3
+"""Attempts to open the outputs before the engine counts as unable to give them."""
+
+
+class Errands:
+    """The errands of one job, as an async context manager. `instance`: the engine that the prompt was given to.
+
+    `outputs` say what the prompt made, `items` are these made ready to be sent.
+    """
+
+    def __init__(self, means: Means, order: Order, staging: Staging) -> None:
+        self.instance: str | None = None
+        self.outputs: Sequence[Output] = ()
+        self.items: Sequence[Item] = ()
+        self._means = means
+        self._order = order
+        self._staging = staging
+        self._workflow: Mapping[str, Any] = order.workflow
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+        await self._staging.remove()
+
+    def strip(self) -> None:
+        """Let go of what a job that has ended has no more use for."""
+        self._workflow = {}
+        self._order = Order(self._order.id, {}, self._order.timeout)
+        self._staging = self._staging.emptied()
+
+    async def stage(self) -> Event:
+        """Put the inputs where the engine can read them."""
+        try:
+            self._workflow = await self._staging.carry_out()
+        except Fault as fault:
+            return deeds.StagingFailed(fault)
+        return deeds.Staged()
+
+    async def submit(self, prompt_id: str, follower: Follower, *, fresh: bool) -> Event:
+        """Submit the workflow; the follower hears of its prompt from before that on."""
+        link = self._means.link
+        change = freshen if fresh else prepare
+        body = answers.prompt_body(
+            change(self._workflow, prompt_id),
+            prompt_id,
+            link.client_id or prompt_id,
+            self._order.extra_data,
+            self._order.selection.nodes,
+        )
+        self.instance = self._means.watch.instance
+        link.follow(prompt_id, follower)
+        try:
+            submission = await link.client.submit(body)
+        except Unreachable as error:
+            self._means.watch.unreachable(str(error))
+            return deeds.Unreached()
+        except LinkError as error:
+            log.info("a submission was not answered: %s", error, extra={"job": self._order.id})
+            return evidence.Unanswered()
+        if isinstance(submission, answers.Refused):
+            return deeds.Refused(normalize_refusal(submission.status, submission.body))
+        if submission.prompt_id != prompt_id:
+            await self.withdraw(submission.prompt_id)
+            return deeds.Refused(EngineFailed("the engine chooses its own prompt ids: it is too old for this service"))
+        if submission.node_errors:
+            return deeds.Halved(partial_refusal(submission.node_errors))
+        return evidence.Accepted()
+
+    async def look(self, prompt_id: str) -> Event:
+        """The queue first, then the history: in this order a prompt that ends in between is not overlooked."""
+        client = self._means.link.client
+        self._means.metrics.looks.inc()
+        try:
+            view = await client.queue()
+            running, pending = prompt_id in view.running, prompt_id in view.pending
+            record = None if running or pending else await _read_record(self._means, prompt_id)
+        except LinkError as error:
+            log.info("a look failed: %s", error, extra={"job": self._order.id})
+            return evidence.Unseen()
+        return Sight(view.asked_at, running, pending, record)
+
+    async def check_instance(self) -> Event:
+        """Whether the engine is still the one that the prompt was given to."""
+        return deeds.InstanceChecked(same=await self._means.watch.check_instance() == self.instance)
+
+    async def withdraw(self, prompt_id: str) -> Event:
+        """Make the engine let go of the prompt; the machine looks whether it has, and asks again if not."""
+        try:
+            await self._means.link.withdraw(prompt_id)
+        except LinkError as error:
+            log.info("a withdrawal failed: %s", error, extra={"job": self._order.id})
+        return deeds.Withdrawn()
+
+    async def collect(self, finished: evidence.Finished, *, hold: int | None) -> Event:
+        """Open the outputs. Up to `hold` bytes are read at once; None is for a job that nobody waits for: all it may.
+
+        What stays open takes one of the bounded number of deliveries, for which a job waits with its ticket in hand.
+        """
+        selection = self._order.selection
+        self.outputs = collect(self._order.workflow, finished.outputs, selection.nodes)
+        if not self.outputs:
+            return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
+        if hold is not None:
+            await self._stack.enter_async_context(self._means.deliveries)
+        bound = self._means.keep_bytes if hold is None else hold
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(READINGS),
+            wait=wait_random_exponential(0.1, max=1.0),
+            retry=retry_if_exception_type(Broken),
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    self.items = await open_items(self._means.files, self.outputs, selection, self._stack, bound)
+        except Gone:
+            return deeds.FileGone()
+        except Broken as error:
+            log.warning("an output could not be read: %s", error, extra={"job": self._order.id})
+            return deeds.CollectionFailed(EngineFailed("an output could not be read from the engine"))
+        return deeds.Collected()
+
+
+async def _read_record(means: Means, prompt_id: str) -> Record | None:
+    try:
+        return await means.link.client.history(prompt_id)
+    except EngineFailed:  # there is a record, so the prompt has ended; how, it does not say
+        return Record(success=False, outputs={})
