@@ -313,6 +313,12 @@ class Run:
         self.outcome.set_result(outcome)
         if isinstance(outcome, Fault):
             log.info("job failed: %s", outcome.code, extra={"job": self.id, "detail": outcome.detail})
+        self._means.metrics.count_job(
+            outcome.code if isinstance(outcome, Fault) else "succeeded",
+            job.timings(self._state, self.ended_at),
+            self.ended_at - self._begun_at,
+            [item.size for item in self.items],
+        )
         self.chronicle.end(outcome)
         if self.kept and not isinstance(outcome, Fault):
             self.delivered()

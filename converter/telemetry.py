@@ -8,7 +8,7 @@ line; label values come from closed sets, so that the number of series is bounde
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -47,6 +47,7 @@ OUTCOMES = (
             errors.InvalidWorkflow,
             errors.OutOfMemory,
             errors.Shed,
+            errors.TooLarge,
         )
     ),
 )
@@ -183,6 +184,17 @@ class Metrics:
         """Make `state`, one of STATES, the present one."""
         for each in STATES:
             self._state.labels(state=each).set(each == state)
+
+    def count_job(self, outcome: str, timings: Mapping[str, float], total: float, sizes: Iterable[int]) -> None:
+        """A job has ended; `timings` are seconds by phase, `sizes` the bytes of its outputs."""
+        self.jobs.labels(outcome=outcome).inc()
+        waiting = timings["staging"] + timings["waiting"]
+        self.waiting_seconds.observe(waiting)
+        self.executing_seconds.observe(timings["executing"])
+        self.total_seconds.observe(total)
+        self.overhead_seconds.observe(max(0.0, total - waiting - timings["queued"] - timings["executing"]))
+        for size in sizes:
+            self.output_bytes.observe(size)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format, of type CONTENT_TYPE."""
