@@ -6,6 +6,7 @@ Invariant: what goes in and comes out is float32 on the CPU; no item of a batch 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,9 @@ from engine.emphasis import read_emphasis
 from engine.sampling import Evaluation, PredictionType
 from engine.schedules import NoiseSchedule
 
-LATENT_FACTOR = 8  # pixels for each latent, of Stable Diffusion's autoencoders
 _MAX_CHUNKS = 32  # 2400 tokens: far above any prompt in use, and a bound on one request's memory
+_MAX_CHARACTERS = 100_000  # a bound on the time that one request spends on looking for tokens
+_MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there cost less than one over all the copies
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,29 +34,32 @@ class Denoiser:
     channels: int
 
     def predict(self, place: Place, evaluation: Evaluation) -> Tensor:
-        """The answer to one evaluation; the two sides of guidance share a pass."""
+        """The answer to one evaluation; the two sides of guidance share a pass where their lengths let them."""
         guidance = evaluation.guidance
-        batch = len(evaluation.latent)
-        latent = evaluation.latent.to(place.device, place.dtype)
         # With cfg 1 the negative side has no weight: ComfyUI leaves it out as well.
-        sides = [guidance.positive] if guidance.cfg == 1.0 else [guidance.positive, guidance.negative]
-        embeddings = torch.cat([side.expand(batch, -1, -1) for side in _level_lengths(sides)])
+        if guidance.cfg == 1.0:
+            return self._run(place, evaluation, [guidance.positive])[0]
+        sides = [guidance.positive, guidance.negative]
+        length = math.lcm(*(side.shape[1] for side in sides))
+        if length <= _MAX_REPEATS * min(side.shape[1] for side in sides):
+            # Cross-attention over tokens and their copies gives what it gives over the tokens alone.
+            level = [side.repeat(1, length // side.shape[1], 1) for side in sides]
+            positive, negative = self._run(place, evaluation, level)
+        else:
+            positive, negative = (self._run(place, evaluation, [side])[0] for side in sides)
+        return negative + guidance.cfg * (positive - negative)
+
+    def _run(self, place: Place, evaluation: Evaluation, sides: list[Tensor]) -> Sequence[Tensor]:
+        """What is predicted for each side, all of one length."""
+        batch = len(evaluation.latent)
+        embeddings = torch.cat([side.expand(batch, -1, -1) for side in sides])
         output: Tensor = self.unet(
-            latent.repeat(len(sides), 1, 1, 1),
+            evaluation.latent.to(place.device, place.dtype).repeat(len(sides), 1, 1, 1),
             torch.full((batch * len(sides),), evaluation.timestep, device=place.device),
             encoder_hidden_states=embeddings.to(place.device, place.dtype),
             return_dict=False,
-        )[0].to("cpu", torch.float32)
-        if len(sides) == 1:
-            return output
-        positive, negative = output.chunk(2)
-        return negative + guidance.cfg * (positive - negative)
-
-
-def _level_lengths(sides: list[Tensor]) -> list[Tensor]:
-    """Repeat embeddings to one length: cross-attention over repeated tokens gives what it gives over them once."""
-    length = math.lcm(*(side.shape[1] for side in sides))
-    return [side.repeat(1, length // side.shape[1], 1) for side in sides]
+        )[0]
+        return output.to("cpu", torch.float32).chunk(len(sides))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,26 +88,32 @@ class TextEncoder:
 
     def _tokenize(self, text: str) -> tuple[Tensor, Tensor]:
         """Token ids and their weights, both [chunks, tokens]."""
+        if len(text) > _MAX_CHARACTERS:
+            raise ValueError(f"the text has {len(text)} characters, and at most {_MAX_CHARACTERS} are read")
         tokens: list[int] = []
         weights: list[float] = []
         for segment in read_emphasis(text):
             found = self.tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
             tokens += found
             weights += [segment.weight] * len(found)
-        length = self.tokenizer.model_max_length
-        room = length - 2
+        room = self._length - 2
         if len(tokens) > room * _MAX_CHUNKS:
             raise ValueError(f"the text has {len(tokens)} tokens, and at most {room * _MAX_CHUNKS} are encoded")
         starts = range(0, max(1, len(tokens)), room)
         ids = torch.cat([self._frame(tokens[start : start + room]) for start in starts])
         padded = [[1.0, *weights[start : start + room]] for start in starts]
-        return ids, torch.tensor([chunk + [1.0] * (length - len(chunk)) for chunk in padded])
+        return ids, torch.tensor([chunk + [1.0] * (self._length - len(chunk)) for chunk in padded])
+
+    @property
+    def _length(self) -> int:
+        """Tokens that the model takes at once."""
+        return int(self.model.config.max_position_embeddings)
 
     def _frame(self, tokens: list[int]) -> Tensor:
         """A chunk [1, tokens] of full length, with its begin and end."""
         tokenizer = self.tokenizer
         chunk = [tokenizer.bos_token_id, *tokens, tokenizer.eos_token_id]
-        return torch.tensor([chunk + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(chunk))])
+        return torch.tensor([chunk + [tokenizer.pad_token_id] * (self._length - len(chunk))])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ import torch
 from engine.checkpoints import Placement, read_part, read_schedule
 from engine.device import Device, Place
 from engine.models import Handle, ModelError, Models, list_checkpoints
-from engine.pipelines import Autoencoder, Denoiser, Encoding, TextEncoder, TextEncoding
+from engine.pipelines import Autoencoder, Denoiser, TextEncoder
 from engine.tiny import build_tiny
 
 CPU = Place(torch.device("cpu"), torch.float32)
@@ -193,33 +193,3 @@ late = {{name for name in set(sys.modules) - before if name.startswith(("diffuse
 assert not late, late
 """
     subprocess.run([sys.executable, "-c", program], timeout=120, check=True)
-
-
-def test_texts_are_encoded_in_chunks_of_the_encoders_length(device: Device, models: Models) -> None:
-    encoder = models.text_encoder(Handle("tiny", "clip"))
-    width = 32
-
-    def encode(text: str) -> torch.Tensor:
-        return device.submit(TextEncoding(encoder, text)).result(60)
-
-    assert encode("").shape == (1, 77, width)
-    assert encode("a" * 75).shape == (1, 77, width)
-    assert encode("a" * 76).shape == (1, 2 * 77, width)
-    assert torch.allclose(encode("a " * 75 + "b c")[:, :77], encode("a " * 75), atol=1e-5)
-    assert torch.equal(encode("a Cat"), encode("a  cat"))
-    assert not torch.allclose(encode("a cat"), encode("a dog"))
-    assert torch.allclose(encode("(a cat:1.0)"), encode("a cat"))
-    assert torch.allclose(encode("(a cat:0.0)")[:, 1:5], encode("")[:, 1:5], atol=1e-5), "without weight, as if empty"
-    plain, empty = encode("a cat"), encode("")
-    assert torch.allclose(encode("a (cat:3)")[0, 2:5], (empty + 3 * (plain - empty))[0, 2:5], atol=1e-4)
-    with pytest.raises(ValueError, match="has 3000 tokens, and at most 2400"):
-        encode("a " * 3000)
-
-
-def test_a_picture_has_one_latent(device: Device, models: Models) -> None:
-    autoencoder = models.autoencoder(Handle("tiny", "vae"))
-    pictures = torch.rand(2, 32, 48, 3, generator=torch.Generator().manual_seed(0))
-    latents = device.submit(Encoding(autoencoder, pictures)).result(60)
-    assert latents.shape == (2, 4, 4, 6)
-    assert torch.equal(latents, device.submit(Encoding(autoencoder, pictures)).result(60))
-    assert torch.equal(latents[1:], device.submit(Encoding(autoencoder, pictures[1:])).result(60))
