@@ -52,14 +52,20 @@ def load(context: Context, image: str) -> tuple[Picture, Picture]:
         frames = [file] if file.format == "MPO" else ImageSequence.Iterator(file)
         for frame in frames:
             upright = ImageOps.exif_transpose(frame)
-            if upright.mode == "I":
-                upright = upright.point(lambda value: value * (1 / 255))
-            colours = np.asarray(upright.convert("RGB"), np.float32) / np.float32(255)
+            colours = _take_colours(upright)
             if pictures and colours.shape != pictures[0].shape:
                 continue
             pictures.append(colours)
             masks.append(_take_mask(upright))
     return np.stack(pictures), np.stack(masks)
+
+
+def _take_colours(image: Image.Image) -> Picture:
+    if image.mode.startswith("I"):
+        # Grey of 16 bits, which Pillow would cut off at 255.
+        grey = np.asarray(image, np.float32).clip(0, 0xFFFF) / np.float32(0xFFFF)
+        return np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    return np.asarray(image.convert("RGB"), np.float32) / np.float32(0xFF)
 
 
 def _take_mask(image: Image.Image) -> Picture:

@@ -34,8 +34,8 @@ def crop_to_aspect(image: NDArray[np.float32], width: int, height: int) -> NDArr
     """The middle of the picture, as large as it can be at the aspect of width x height."""
     rows, columns = image.shape[1:3]
     old, new = columns / rows, width / height
-    x = round((columns - columns * (new / old)) / 2) if old > new else 0
-    y = round((rows - rows * (old / new)) / 2) if old < new else 0
+    x = min(round((columns - columns * (new / old)) / 2), (columns - 1) // 2) if old > new else 0
+    y = min(round((rows - rows * (old / new)) / 2), (rows - 1) // 2) if old < new else 0
     return image[:, y : rows - y, x : columns - x]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import RefusedError
 from engine.graph import is_link, validate
-from engine.nodes import list_nodes
+from engine.nodes.registry import list_nodes
 from engine.nodes.spec import Folders, Input, Node
 from engine.submission import read_submission
 from tests.engine.graphs import TINY, make_folders, node, picture
@@ -262,7 +262,8 @@ def test_deep_graphs_and_long_chains(folders: Folders) -> None:
 
 
 def test_class_types_that_are_no_text(folders: Folders) -> None:
-    for name in ([], {}, 5, None):
+    names: list[Any] = [[], {}, 5, None]
+    for name in names:
         assert refusal({"1": {"class_type": name, "inputs": {}}}, folders)["error"]["type"] == "invalid_prompt"
 
 
@@ -274,9 +275,10 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=4,
 )
+NAMES = st.sampled_from(["value", "a", "b", "note", "other"])
 NODES = st.fixed_dictionaries(
     {"class_type": st.sampled_from(sorted(TINY)) | SCALARS},
-    optional={"inputs": st.dictionaries(st.sampled_from(["value", "a", "b", "note", "other"]), VALUES) | VALUES},
+    optional={"inputs": st.dictionaries(NAMES, VALUES) | VALUES},
 )
 GOOD = st.fixed_dictionaries(
     {
@@ -307,7 +309,7 @@ def test_any_graph_is_refused_or_can_run(graph: Any) -> None:
             declared = TINY[valid.graph[current]["class_type"]]
             inputs = valid.graph[current]["inputs"]
             assert set(declared.required) <= set(inputs)
-            for name, value in inputs.items():
-                if is_link(value) and declared.input(name):
+            for key, value in inputs.items():
+                if is_link(value) and declared.input(key):
                     assert 0 <= value[1] < len(TINY[valid.graph[value[0]]["class_type"]].outputs)
                     queue.append(value[0])
