@@ -113,6 +113,8 @@ class Run:
         document["timings"] = {name: round(seconds, 4) for name, seconds in times.items()}
         document["timings"]["total"] = round(end - self._begun_at, 4)
         document["engine"] = {"instance": self._errands.instance, "prompt_id": prompt.prompt_id if prompt else None}
+        if self.order.inputs is not None:
+            document["inputs"] = self.order.inputs
         return document
 
     @contextmanager

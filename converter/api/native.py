@@ -121,19 +121,15 @@ class Native:
         with self._gate.knock() as ticket:
             document, parts = await read_document(request, self._bounds)
             body = validate(TemplateRequest, document)
-            workflow, _ = fill(template, body.inputs, lambda: random.randrange(MAX_SEED))
-            order = self._order(body, workflow, parts, preference, template.media)
+            workflow, used = fill(template, body.inputs, lambda: random.randrange(MAX_SEED))
+            order = self._order(body, workflow, parts, preference)
+            order = replace(order, media=template.media, inputs=used)
             self._foresee(order, wish)
             run = self._jobs.begin(_fit(order, wish), ticket, kept=preference.respond_async)
         return await self._answer(request, run, wish, preference)
 
     def _order(
-        self,
-        body: Common,
-        workflow: Mapping[str, Any],
-        parts: Mapping[str, Part],
-        preference: Preference,
-        media: frozenset[tuple[str, str]] = frozenset(),
+        self, body: Common, workflow: Mapping[str, Any], parts: Mapping[str, Part], preference: Preference
     ) -> Order:
         longer = preference.respond_async or preference.wait is not None
         timeout = body.timeout or (self._max_timeout if longer else self._timeout)
@@ -146,7 +142,6 @@ class Native:
             priority=body.priority,
             selection=Selection(nodes, outputs.format, outputs.quality),
             extra_data=body.extra_data,
-            media=media,
             parts=parts,
         )
 
