@@ -75,7 +75,7 @@ class Watch:
     def unreachable(self, reason: str) -> None:
         """A connection to the engine was refused: no more turns until it answers again."""
         log.info("the engine can't be reached: %s", reason)
-        self._down("the engine refuses connections")
+        self._unreached()
         self._nudge.set()
 
     def socket_changed(self, *, connected: bool) -> None:
@@ -141,7 +141,7 @@ class Watch:
             if self._doubt:
                 await self._identify(link)
         except Unreachable:
-            self._down("the engine refuses connections")
+            self._unreached()
         except LinkError as error:
             log.debug("the engine's queue was not read: %s", error)
             self._gate.observe(readiness.Tick())
@@ -216,6 +216,13 @@ class Watch:
     def _question(self) -> None:
         self._doubt = True
         self._certain.clear()
+
+    def _unreached(self) -> None:
+        """Connections are refused. Before the engine was first up that is to be expected, and time goes on."""
+        if self.instance is None:
+            self._gate.observe(readiness.Tick())
+        else:
+            self._down("the engine refuses connections")
 
     def _down(self, reason: str) -> None:
         """The engine can't be reached; whether it will be back as it was is not known."""
