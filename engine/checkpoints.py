@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from engine.device import Place
-from engine.models import ModelError
+from engine.errors import ModelError
 from engine.pipelines import Autoencoder, Denoiser, TextEncoder
 from engine.schedules import NoiseSchedule
 

@@ -35,3 +35,7 @@ class ForbiddenPathError(EngineError):
 
 class QueueFullError(EngineError):
     """As many prompts are pending as the engine keeps."""
+
+
+class ModelError(EngineError):
+    """A checkpoint is missing, broken, or of a family that this engine does not run. The text names which and why."""

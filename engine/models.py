@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from engine.device import Device, Place, Release
+from engine.errors import ModelError
 
 if TYPE_CHECKING:
     from engine.pipelines import Autoencoder, Denoiser, TextEncoder
@@ -32,10 +33,6 @@ _MODULES = (
     "engine.checkpoints",
     "engine.previews",
 )
-
-
-class ModelError(Exception):
-    """A checkpoint is missing, broken, or of a family that this engine does not run. The text names which and why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import torch
 
 from engine.checkpoints import Placement, read_part, read_schedule
 from engine.device import Device, Place
-from engine.models import Handle, ModelError, Models, list_checkpoints
+from engine.errors import ModelError
+from engine.models import Handle, Models, list_checkpoints
 from engine.pipelines import Autoencoder, Denoiser, TextEncoder
 from engine.tiny import build_tiny
 
