@@ -1,0 +1,84 @@
+# The project's commands; `make help` lists them.
+
+PYTHON  ?= python3
+TORCH   ?= torch==2.13.0
+VENV    ?= .venv
+WORKERS ?= 2
+ARGS    ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench docs clean FORCE
+.SUFFIXES:
+
+help:
+	@echo 'make run      install into $(VENV), then serve with the embedded engine; ARGS="--port 8080" adds flags'
+	@echo 'make test     install what tests need, then run every check and every test'
+	@echo 'make check    style, types, and the rules of the architecture'
+	@echo 'make bench    measure what the converter costs (about five minutes); ARGS adds flags'
+	@echo 'make docs     write the generated tables of README.md anew'
+	@echo 'make clean    remove $(VENV), caches and builds'
+	@echo
+	@echo 'PYTHON=$(PYTHON)  the Python to install with, 3.11 or newer'
+	@echo 'TORCH=$(TORCH)  the torch to install, such as the build for your accelerator'
+	@echo 'VENV=$(VENV)  where to install    WORKERS=$(WORKERS)  processes that run tests'
+
+run: $(VENV)/.engine
+	@echo '==> Starting the converter and its engine (Ctrl-C stops both)'
+	@exec $(BIN)/converter serve $(ARGS)
+
+test: check
+	@echo '==> Running the tests in $(WORKERS) processes'
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+check: $(VENV)/.dev
+	@echo '==> Checking style'
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo '==> Checking types'
+	@$(BIN)/mypy --strict
+	@echo '==> Checking the architecture'
+	@$(BIN)/pytest -q tests/test_architecture.py
+
+bench: $(VENV)/.dev
+	@exec $(BIN)/python -m benchmarks.overhead $(ARGS)
+
+docs: $(VENV)/.dev
+	@$(BIN)/python -m tests.readme
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find converter engine workflows tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp says that a step of the installation is done; one that is older than what it depends on is done again.
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'converter needs Python 3.11 or newer, and $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; \
+	  exit 1; }
+	@echo '==> Making a virtual environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo 'the venv module of $(PYTHON) is missing or broken (Debian: apt install python3-venv)' >&2; \
+	  exit 1; }
+	@touch $@
+
+# Holds the name of the torch that is installed, so that another TORCH= is noticed.
+$(VENV)/.torch: $(VENV)/.created FORCE
+	@test "$$(cat $@ 2>/dev/null)" = '$(TORCH)' || { \
+	  echo '==> Installing $(TORCH): hundreds of megabytes, the first time only' && \
+	  $(PIP) install '$(TORCH)' && echo '$(TORCH)' >$@; }
+
+$(VENV)/.engine: $(VENV)/.torch pyproject.toml
+	@echo '==> Installing the converter and its engine'
+	@$(PIP) install -e '.[engine]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	@echo '==> Installing the converter, its engine, and what tests need'
+	@$(PIP) install -e '.[engine,dev]'
+	@touch $@ $(VENV)/.engine
+
+FORCE:
