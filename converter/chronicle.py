@@ -28,6 +28,7 @@ class Chronicle:
         self._journal = Journal()
         self._progress = progress.begin(workflow)
         self._watchers = 0
+        self._status: Mapping[str, Any] = {}
         self._decoded_at = 0.0
         self._grown = asyncio.Event()
 
@@ -89,8 +90,10 @@ class Chronicle:
             self._show("preview", {"node_id": picture.node_id, "content_type": picture.content_type, "data": data})
 
     def status(self, status: Mapping[str, Any]) -> None:
-        """The present state."""
-        self._show("status", status)
+        """The present state; told only where it has changed."""
+        if status != self._status:
+            self._status = status
+            self._show("status", status)
 
     def restart(self, status: Mapping[str, Any]) -> None:
         """The prompt is run again from the start, on an engine that was restarted."""

@@ -129,7 +129,7 @@ class Watch:
             case Exited(_, _, _, reason, restart_in):
                 if restart_in is not None:
                     self._metrics.engine_restarts.inc()
-                self._gone(reason, link)
+                self._gone(f"the engine {reason}", link)
             case BudgetSpent():
                 self._gate.observe(readiness.BudgetSpent("the engine died too often and is not started again"))
         self._nudge.set()
@@ -156,6 +156,8 @@ class Watch:
             self._gate.resize(features.concurrent_prompts)
             self.instance = uuid.uuid4().hex[:12]
             log.info("the engine is up", extra={"instance": self.instance})
+            if link.client_id is None:
+                link.renew_socket()  # its attempts have grown rare while the engine was away
         self._metrics.engine_up.set(1)
         self._gate.observe(readiness.EngineUp(self.instance))
         if self._mark is not None:

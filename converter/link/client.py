@@ -288,7 +288,7 @@ class View:
 def _trouble(url: URL, error: Exception) -> LinkError:
     """What an exception of aiohttp says about the delivery of the request."""
     kind = Unreachable if isinstance(error, ClientConnectorError | ConnectionTimeoutError) else Unanswered
-    return kind(f"{url.path}: {error!r}")
+    return kind(f"{url.path}: {str(error) or type(error).__name__}")
 
 
 def _expect(status: int, url: URL, answer: bytes) -> bytes:
