@@ -24,8 +24,8 @@ from engine.cache import Cache
 from engine.device import EXIT_CODE, Device, end_process
 from engine.executor import Executor
 from engine.models import Models, Preload, list_checkpoints
-from engine.nodes.registry import list_nodes
 from engine.nodes.numbering import Numbering
+from engine.nodes.registry import list_nodes
 from engine.nodes.spec import Folders
 from engine.server import Server, describe_features, listen
 from engine.sockets import Hub

@@ -188,9 +188,9 @@ class Executor:
         try:
             while (execution := self._take()) is not None:
                 self._carry_out(execution)
+        # The last boundary: nothing is left to catch it but the process itself, which ends.
         except BaseException:
             _log.critical("the executor's thread has ended", exc_info=True)
-            raise
         finally:
             if not self._closed:
                 self._on_end()

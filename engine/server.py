@@ -76,7 +76,7 @@ class Server:
             "/history/{prompt_id}": self.tell_history,
             "/object_info": self.tell_nodes,
             "/object_info/{class_type}": self.tell_node,
-            "/view": lambda request: view(request, self.folders),
+            "/view": self.give_file,
             "/view_metadata/{folder}": self.tell_metadata,
             "/system_stats": self.tell_system,
             "/features": self.tell_features,
@@ -91,8 +91,8 @@ class Server:
             "/history": self.change_history,
             "/interrupt": self.interrupt,
             "/free": self.free,
-            "/upload/image": lambda request: upload_image(request, self.folders),
-            "/upload/mask": lambda request: upload_mask(request, self.folders),
+            "/upload/image": self.take_image,
+            "/upload/mask": self.take_mask,
         }
         if prefix:
             post |= {"/jobs/{prompt_id}/cancel": self.cancel, "/jobs/cancel": self.cancel_several}
@@ -127,6 +127,18 @@ class Server:
             body = {"error": describe_error("queue_full", str(error)), "node_errors": {}}
             return _answer(dump(body), status=429)
         return _answer(dump({"prompt_id": prompt.id, "number": number, "node_errors": valid.node_errors}))
+
+    async def give_file(self, request: web.Request) -> web.StreamResponse:
+        """GET /view."""
+        return await view(request, self.folders)
+
+    async def take_image(self, request: web.Request) -> web.Response:
+        """POST /upload/image."""
+        return await upload_image(request, self.folders)
+
+    async def take_mask(self, request: web.Request) -> web.Response:
+        """POST /upload/mask."""
+        return await upload_mask(request, self.folders)
 
     async def tell_queue(self, request: web.Request) -> web.Response:
         """GET /queue."""

@@ -134,7 +134,7 @@ class Node:
 
     `hidden` is told to /object_info (name -> "PROMPT", "EXTRA_PNGINFO", "UNIQUE_ID"); the values are in the context.
     A node with a UNIQUE_ID shares no cache entry with twins. `is_changed(folders, constants)` adds to the cache key;
-    a NaN or an exception means that the node is never cached. With `input_is_list` the function gets all inputs as
+    None, NaN or an exception means that the node is never cached. With `input_is_list` the function gets all inputs as
     lists and is called once.
     """
 
