@@ -1,0 +1,197 @@
+"""What the converter costs in time: latency, throughput and its own processor time, against the direct client.
+
+Everything is compared within one run, in short slots that take turns, since what else the machine does changes from
+one minute to the next. A ratio is the median of the ratios of the rounds. Leaves memory to `memory`.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from benchmarks.clients import Caller, Client, open_bare, open_session
+from benchmarks.load import Slot, load, percentile
+from benchmarks.plan import PICTURE, Plan, plant_picture
+from benchmarks.processes import Converter, run_converter
+from benchmarks.report import AtLeast, AtMost, Finding
+from benchmarks.workflows import Graph, paint, repeat, sleep
+
+SLOTS: Mapping[int, float] = {1: 0.4, 16: 0.6, 64: 1.2}
+"""Seconds of a slot by concurrency: enough for some dozens of answers to each caller."""
+
+MEDIANS: Mapping[int, AtMost] = {1: AtMost(1.15), 16: AtMost(1.10), 64: AtMost(1.10)}
+THROUGHPUT: Mapping[int, AtLeast] = {16: AtLeast(0.95), 64: AtLeast(0.95)}
+SHARED_MEDIAN, SHARED_THROUGHPUT = AtMost(0.9), AtLeast(1.15)
+CPU = AtMost(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One way to get a picture; `converter` is None for the direct client."""
+
+    name: str
+    client: Client
+    converter: Converter | None = None
+
+
+async def latency(plan: Plan) -> list[Finding]:
+    """Zero-work pictures at three concurrencies: median, throughput, processor time a request, looks a request."""
+    findings: list[Finding] = []
+    async with AsyncExitStack() as stack:
+        modes = await _open_modes(stack, plan)
+        for mode in modes:
+            await load(mode.client, partial(paint, "warm"), 4, 0.5)
+        first = modes[1].converter
+        assert first is not None
+        looks, asked = await _looks(first), 0
+        for concurrency, seconds in SLOTS.items():
+            rounds = await _take_turns(modes, partial(paint, f"c{concurrency}"), concurrency, seconds, plan.rounds)
+            findings += _compare(rounds, concurrency)
+            asked += sum(len(slot.latencies) for name in ("raw", "json") for slot, _ in rounds[name])
+        findings.append(Finding("latency", "looks a request", (await _looks(first) - looks) / asked, ""))
+        findings.append(Finding("latency", "RSS afterwards", first.rss(), "MB"))
+    return findings
+
+
+async def _open_modes(stack: AsyncExitStack, plan: Plan) -> list[Mode]:
+    session = await stack.enter_async_context(open_session())
+    bare = await stack.enter_async_context(open_bare(plan.engine.url))
+    plain = await stack.enter_async_context(run_converter(plan.engine, *plan.flags))
+    modes = [
+        Mode("bare", bare),
+        Mode("raw", Caller(plain.url, session, "image/png"), plain),
+        Mode("json", Caller(plain.url, session, "application/json"), plain),
+    ]
+    if plan.engine.output is not None:
+        flags = ("--output-dir", str(plan.engine.output), *plan.flags)
+        shared = await stack.enter_async_context(run_converter(plan.engine, *flags))
+        modes.append(Mode("shared", Caller(shared.url, session, "image/png"), shared))
+    return modes
+
+
+async def _take_turns(
+    modes: list[Mode], make: Callable[[], Graph], concurrency: int, seconds: float, rounds: int
+) -> Mapping[str, list[tuple[Slot, float]]]:
+    """A slot of each mode in each round, and the milliseconds of processor time that the converter spent a request.
+
+    Who begins changes from round to round.
+    """
+    measured: dict[str, list[tuple[Slot, float]]] = defaultdict(list)
+    for number in range(rounds):
+        shift = number % len(modes)
+        for mode in modes[shift:] + modes[:shift]:
+            before = mode.converter.cpu() if mode.converter else 0.0
+            slot = await load(mode.client, make, concurrency, seconds)
+            spent = mode.converter.cpu() - before if mode.converter else 0.0
+            measured[mode.name].append((slot, 1000 * spent / len(slot.latencies)))
+    return measured
+
+
+def _compare(rounds: Mapping[str, list[tuple[Slot, float]]], concurrency: int) -> list[Finding]:
+    find = partial(Finding, "latency")
+    bare = [slot for slot, _ in rounds["bare"]]
+    at = f"concurrency {concurrency:>2}"
+    findings = [
+        find(f"{at}: bare, median", 1000 * median(slot.median for slot in bare), "ms"),
+        find(f"{at}: bare, throughput", median(slot.throughput for slot in bare), "/s"),
+    ]
+    for name in (name for name in rounds if name != "bare"):
+        shared = name == "shared"
+        pairs = [(slot, other) for (slot, _), other in zip(rounds[name], bare, strict=True)]
+        slower = [slot.median / other.median for slot, other in pairs]
+        faster = [slot.throughput / other.throughput for slot, other in pairs]
+        spent = [cpu for _, cpu in rounds[name]]
+        goal = SHARED_MEDIAN if shared else MEDIANS[concurrency]
+        findings.append(find(f"{at}: {name}, median", median(slower), "x bare", goal, slower))
+        if concurrency in THROUGHPUT:
+            least = SHARED_THROUGHPUT if shared else THROUGHPUT[concurrency]
+            findings.append(find(f"{at}: {name}, throughput", median(faster), "x bare", least, faster))
+        findings.append(find(f"{at}: {name}, CPU a request", median(spent), "ms", CPU, spent))
+    return findings
+
+
+async def _looks(converter: Converter) -> float:
+    async with open_session() as session, session.get(f"{converter.url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("converter_looks_total "))
+
+
+async def progress(plan: Plan) -> list[Finding]:
+    """A job of 200 progress messages: the converter's processor time, unwatched and as an event stream."""
+    find = partial(Finding, "progress")
+    jobs = 3 if plan.quick else 10
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_session())
+        bare = await stack.enter_async_context(open_bare(plan.engine.url))
+        converter = await stack.enter_async_context(run_converter(plan.engine, *plan.flags))
+        if not await bare.knows("TestSleep"):
+            return []
+        heard = bare.messages
+        await bare.run(sleep("progress", 1.0))
+        findings = [find("messages of a job", bare.messages - heard, "")]
+        for name, accept, goal in (("JSON", "application/json", AtMost(20.0)), ("SSE", "text/event-stream", None)):
+            caller = Caller(converter.url, session, accept)
+            before = converter.cpu()
+            for _ in range(jobs):
+                await caller.ask(sleep("progress", 1.0))
+            spent = 1000 * (converter.cpu() - before) / (jobs)
+            findings.append(find(f"{name}: CPU a job", spent, "ms", goal))
+        before = converter.cpu()
+        await asyncio.sleep(2.0)
+        findings.append(find("idle: CPU a second", 500 * (converter.cpu() - before), "ms"))
+        return findings
+
+
+async def picture(plan: Plan) -> list[Finding]:
+    """A picture of 3 MB from the engine's cache: milliseconds more than the direct client."""
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_session())
+        bare = await stack.enter_async_context(open_bare(plan.engine.url))
+        converter = await stack.enter_async_context(run_converter(plan.engine, *plan.flags))
+        await plant_picture(bare, "picture")
+        raw = Caller(converter.url, session, "image/png")
+        whole = Caller(converter.url, session, "application/json")
+        modes: Mapping[str, Client] = {"bare": bare, "raw": raw, "json": whole}
+        medians: dict[str, list[float]] = defaultdict(list)
+        for _ in range(2 * plan.rounds):
+            for name, client in modes.items():
+                slot = await load(client, partial(repeat, "picture"), 1, 0.3, size=PICTURE)
+                medians[name].append(1000 * slot.median)
+    find = partial(Finding, "picture")
+    findings = [find("3 MB: bare", median(medians["bare"]), "ms")]
+    for name, goal in (("raw", AtMost(3.0)), ("json", AtMost(25.0))):
+        extra = [mine - its for mine, its in zip(medians[name], medians["bare"], strict=True)]
+        findings.append(find(f"3 MB: {name}, more than bare", median(extra), "ms", goal, extra))
+    return findings
+
+
+async def probes(plan: Plan) -> list[Finding]:
+    """`/readyz` while 64 requests are in flight, asked by a process of its own."""
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_session())
+        converter = await stack.enter_async_context(run_converter(plan.engine, *plan.flags))
+        caller = Caller(converter.url, session, "image/png")
+        seconds = 3.0 if plan.quick else 10.0
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load(caller, partial(paint, "probes"), 64, seconds + 1))
+            await asyncio.sleep(0.5)
+            delays = await _probe(f"{converter.url}/readyz", seconds)
+    find = partial(Finding, "probes")
+    return [
+        find("/readyz, median", 1000 * median(delays), "ms"),
+        find("/readyz, 99th percentile", 1000 * percentile(delays, 0.99), "ms", AtMost(50.0)),
+    ]
+
+
+async def _probe(url: str, seconds: float) -> list[float]:
+    command = (sys.executable, "-m", "benchmarks.prober", url, str(seconds))
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=os.environ)
+    output, _ = await process.communicate()
+    delays: list[float] = json.loads(output)
+    return delays
