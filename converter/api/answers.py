@@ -20,6 +20,9 @@ from converter.media.deliver import JsonBody, MultipartBody, disposition
 from converter.media.outputs import Broken, Item
 from converter.runner import Run
 
+REQUEST_ID = web.RequestKey("request_id", str)
+"""Where a request's id is kept."""
+
 STALL = 60.0
 """Seconds for which a reader may take nothing before its answer is aborted."""
 
@@ -139,7 +142,7 @@ async def stream(
                 if entry.event == "result":
                     await _write_result(request, response, run, jobs, sequence, owner=owner)
                 elif entry.event == "error":
-                    problem = entry.data.problem() | {"request_id": request["id"]}
+                    problem = entry.data.problem() | {"request_id": request[REQUEST_ID]}
                     await _write_event(response, "error", problem, sequence)
                 else:
                     await _write_event(response, entry.event, entry.data, sequence)
@@ -167,7 +170,7 @@ async def _write_result(
         try:
             items = run.items if owner else await jobs.reopen(run, stack)
         except Fault as fault:
-            await _write_event(response, "error", fault.problem() | {"request_id": request["id"]}, sequence)
+            await _write_event(response, "error", fault.problem() | {"request_id": request[REQUEST_ID]}, sequence)
             return
         await response.write(f"event: result\nid: {sequence}\ndata: ".encode())
         await _write(request, response, JsonBody(run.document(), items))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from converter.api.answers import send_json, send_raw, stream
+from converter.api.answers import REQUEST_ID, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
@@ -196,7 +196,7 @@ class Native:
         if wish.shape is Shape.STREAM:
             return await self.watch_job(request)
         if run.state != "succeeded":
-            return web.json_response(self._describe(run, request["id"]))
+            return web.json_response(self._describe(run, request[REQUEST_ID]))
         async with AsyncExitStack() as stack:
             return await self._send(request, run, await self._jobs.reopen(run, stack), wish)
 
@@ -211,7 +211,7 @@ class Native:
     async def cancel_job(self, request: web.Request) -> web.Response:
         """`POST /v1/jobs/ID/cancel`: idempotent; answers the state that the job is in by then."""
         run = self._jobs.cancel(request.match_info["id"])
-        return web.json_response(self._describe(run, request["id"]))
+        return web.json_response(self._describe(run, request[REQUEST_ID]))
 
     def _describe(self, run: Run, request_id: str = "") -> dict[str, Any]:
         document = run.document()

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from converter.api.answers import render
+from converter.api.answers import REQUEST_ID, render
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web
     """The application of all doors. While `closing`, connections are not kept: their callers go elsewhere."""
 
     async def sign(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["X-Request-Id"] = request.get("id") or uuid.uuid4().hex
+        response.headers["X-Request-Id"] = request.get(REQUEST_ID) or uuid.uuid4().hex
         response.headers["Server"] = "converter"
         if closing():
             response.force_close()
@@ -41,7 +41,7 @@ def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web
 async def _answer_always(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Name the request, and turn whatever is raised into the answer that the contract has for it."""
     given = request.headers.get("X-Request-Id", "")
-    request["id"] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
     begun = asyncio.get_running_loop().time()
     status = 499
     try:
@@ -52,7 +52,7 @@ async def _answer_always(request: web.Request, handler: Handler) -> web.StreamRe
         if log.isEnabledFor(logging.INFO):
             seconds = round(asyncio.get_running_loop().time() - begun, 4)
             fields = {"method": request.method, "path": request.path, "status": status, "seconds": seconds}
-            log.log(_level(request.path), "request", extra={**fields, "request": request["id"]})
+            log.log(_level(request.path), "request", extra={**fields, "request": request[REQUEST_ID]})
 
 
 def _level(path: str) -> int:
@@ -64,14 +64,14 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Fault as fault:
-        return render(fault, request["id"])
+        return render(fault, request[REQUEST_ID])
     except web.HTTPException as error:
-        return render(_translate(error), request["id"])
+        return render(_translate(error), request[REQUEST_ID])
     except ConnectionResetError:  # the caller has left, or the answer was aborted
         raise
     except Exception:  # a boundary: a mistake of ours is one answer, and never the replica's end
-        log.exception("a request failed", extra={"request": request["id"]})
-        return render(Internal("the service made a mistake"), request["id"])
+        log.exception("a request failed", extra={"request": request[REQUEST_ID]})
+        return render(Internal("the service made a mistake"), request[REQUEST_ID])
 
 
 def _translate(error: web.HTTPException) -> Fault:
