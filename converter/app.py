@@ -195,7 +195,7 @@ def _engine(settings: Settings) -> tuple[str, Sequence[str] | None]:
             'with the extra "engine"'
         )
     port = free_port()
-    return f"http://127.0.0.1:{port}", (sys.executable, "-m", "engine", "--port", str(port))
+    return f"http://127.0.0.1:{port}", (sys.executable, "-m", "engine", "--demo", "--port", str(port))
 
 
 def _own_port(command: Sequence[str]) -> int:

@@ -2,7 +2,8 @@
 
 For: composing the engine of its parts; the only module in which the network's side meets the device's. Leaves all work
 to the parts.
-Invariant: the address is bound before anything slow is loaded; SIGTERM ends the process within seconds, whatever runs.
+Invariant: the address is bound before anything slow is loaded, but for the demo checkpoint, which is made once; SIGTERM
+ends the process within seconds, whatever runs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from engine.nodes.registry import list_nodes
 from engine.nodes.spec import Folders
 from engine.server import Server, describe_features, listen
 from engine.sockets import Hub
+from engine.tiny import provide_demo
 
 _STOP_PATIENCE = 5.0  # seconds
 
@@ -39,8 +41,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8188, help="port to listen on; 0 takes a free one (%(default)s)")
     parser.add_argument("--base-dir", type=Path, default=base, help="where the folders below are (%(default)s)")
-    for name in ("models", "input", "output", "temp"):
+    for name in ("models", "input", "output"):
         parser.add_argument(f"--{name}-dir", type=Path, help=f"folder of {name} (BASE_DIR/{name})")
+    parser.add_argument("--temp-dir", type=Path, help="where a folder temp is made, emptied at every start (BASE_DIR)")
     parser.add_argument("--device", default="cpu", help="what models run on: cpu, cuda, cuda:1, mps (%(default)s)")
     parser.add_argument("--history-size", type=int, default=10_000, help="prompts remembered (%(default)s)")
     parser.add_argument("--queue-size", type=int, default=10_000, help="prompts that may wait (%(default)s)")
@@ -53,6 +56,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="auto",
         help="whether samplers show each step; auto and latent2rgb are the same here (%(default)s)",
     )
+    parser.add_argument("--demo", action="store_true", help="make a tiny checkpoint, demo, if there is none")
     parser.add_argument("--test-nodes", action="store_true", help="add nodes that misbehave on purpose")
     parser.add_argument("--verbose", action="store_true", help="log more")
     return parser.parse_args(arguments)
@@ -62,16 +66,25 @@ def _make_folders(options: argparse.Namespace) -> Folders:
     """The folders, made if missing; what earlier runs left in temp/ is removed."""
     paths = {
         name: (getattr(options, f"{name}_dir") or options.base_dir / name).resolve()
-        for name in ("models", "input", "output", "temp")
+        for name in ("models", "input", "output")
     }
+    # A folder of the engine's own inside the one that was named, as in ComfyUI: what was there before stays.
+    paths["temp"] = (options.temp_dir or options.base_dir).resolve() / "temp"
     shutil.rmtree(paths["temp"], ignore_errors=True)
     for path in (*paths.values(), paths["models"] / "checkpoints"):
         path.mkdir(parents=True, exist_ok=True)
     return Folders(**paths)
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(f"engine {line}\n")
+    sys.stdout.flush()
+
+
 async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     folders = _make_folders(options)
+    if options.demo:
+        provide_demo(folders.models / "checkpoints", _say)
     registry = list_nodes(tests=options.test_nodes)
     hub = Hub(describe_features(Executor.concurrency))
     with ExitStack() as stack:
@@ -99,8 +112,7 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         async with listen(server.make_app(), options.host, options.port) as port:
             # What is loaded by now stays: the collector need not look at it again and again.
             gc.freeze()
-            sys.stdout.write(f"engine listening on http://{options.host}:{port}\n")
-            sys.stdout.flush()
+            _say(f"listening on http://{options.host}:{port}")
             if list_checkpoints(folders.models / "checkpoints"):
                 device.submit(Preload())
             await stopped.wait()

@@ -117,7 +117,7 @@ def _load(folder: Path, component: str) -> Any:
             raise ModelError(f"checkpoint {folder.name!r}: {message}")
         case _:
             raise ModelError(f"checkpoint {folder.name!r} has no {component}")
-    _silence_progress()
+    silence_progress()
     path = folder / component
     options: dict[str, Any] = {"local_files_only": True}
     if any(path.glob("*.fp16.safetensors")) and not any(path.glob("*[!6].safetensors")):
@@ -128,7 +128,8 @@ def _load(folder: Path, component: str) -> Any:
         raise _explain(folder, component, error) from error
 
 
-def _silence_progress() -> None:
+def silence_progress() -> None:
+    """Keep the libraries from drawing bars for what takes a moment."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

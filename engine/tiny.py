@@ -1,13 +1,16 @@
 """A tiny Stable-Diffusion-1-style checkpoint with random weights.
 
-For: running every component of the real thing in a second on a small machine; `python -m engine.tiny FOLDER` makes one.
+For: running every component of the real thing in a second on a small machine; `python -m engine.tiny FOLDER` makes one,
+and `python -m engine --demo` the one that is called `demo`.
 Leaves pictures worth looking at to trained models: these are coloured noise.
 Invariant: the same seed gives the same files; nothing is fetched.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 _WIDTH = 32  # of text embeddings
@@ -24,6 +27,7 @@ _SCHEDULER = {
     "skip_prk_steps": True,
 }
 
+_INDEX_NAME = "model_index.json"
 _INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "scheduler": ["diffusers", "PNDMScheduler"],
@@ -34,10 +38,32 @@ _INDEX = {
 }
 
 
+def provide_demo(checkpoints: Path, say: Callable[[str], None]) -> None:
+    """Make the checkpoint `demo` in a folder of checkpoints, at one stroke, unless it is there.
+
+    A folder that can't be written is no reason to end: its own checkpoints work.
+    """
+    demo = checkpoints / "demo"
+    if (demo / _INDEX_NAME).exists():
+        return
+    say(f"making the checkpoint {demo}, of random weights: this is done once")
+    try:
+        with TemporaryDirectory(dir=checkpoints, prefix=".making-") as folder:
+            made = Path(folder) / "demo"
+            build_tiny(made)
+            made.rename(demo)
+    except OSError as error:
+        if not (demo / _INDEX_NAME).exists():  # else another engine has been quicker
+            say(f"has no checkpoint {demo}: {error}")
+
+
 def build_tiny(folder: Path, seed: int = 0) -> None:
     """Write the checkpoint to `folder`, its index last, so that a folder with an index is whole."""
     import torch
 
+    from engine.checkpoints import silence_progress
+
+    silence_progress()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vocabulary = _write_tokenizer(folder / "tokenizer")
@@ -45,7 +71,7 @@ def build_tiny(folder: Path, seed: int = 0) -> None:
         _make_unet().save_pretrained(folder / "unet")
         _make_autoencoder().save_pretrained(folder / "vae")
     _write_json(folder / "scheduler" / "scheduler_config.json", _SCHEDULER)
-    _write_json(folder / "model_index.json", _INDEX)
+    _write_json(folder / _INDEX_NAME, _INDEX)
 
 
 def _write_tokenizer(folder: Path) -> dict[str, int]:
@@ -125,7 +151,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write it, such as models/checkpoints/tiny")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if (arguments.folder / "model_index.json").exists():
+    if (arguments.folder / _INDEX_NAME).exists():
         print(f"{arguments.folder} has a checkpoint already")
         return
     build_tiny(arguments.folder, arguments.seed)
