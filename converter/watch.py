@@ -200,8 +200,8 @@ class Watch:
             log.warning("the warm-up failed: %s", trouble)
             if instance == self.instance:
                 self._gate.observe(readiness.WarmupFailed(f"the warm-up failed: {detail}"))
-            await asyncio.sleep(WARMUP_RETRY)
-            return
+                await asyncio.sleep(WARMUP_RETRY)
+            return  # else the engine went away under it, and the next one is warmed up at once
         if instance == self.instance:
             self._mark, self.output_classes = prompt_id, classes
             self.warmed.set()
