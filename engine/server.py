@@ -122,7 +122,7 @@ class Server:
             valid = validate(submission.graph, self.registry, self.folders, submission.targets)
             prompt = self.executor.submit(submission, valid, number)
         except RefusedError as error:
-            return _answer(json.dumps(error.body), status=400)
+            return _answer(dump(error.body), status=400)
         except QueueFullError as error:
             body = {"error": describe_error("queue_full", str(error)), "node_errors": {}}
             return _answer(dump(body), status=429)

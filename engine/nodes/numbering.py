@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from engine.paths import resolve
@@ -38,15 +38,15 @@ class Numbering:
 
         Raises ForbiddenPathError when the prefix leaves the folder. A file that could not be written whole is removed.
         """
-        filled = PurePosixPath(fill_prefix(prefix, width, height, time.localtime()))
-        target = resolve(folder, str(filled.parent))
-        # A prefix that ends in a separator has no name; ComfyUI then starts file names with the underscore.
-        name = "" if prefix.endswith("/") else filled.name
+        subfolder, _, name = fill_prefix(prefix, width, height, time.localtime()).rpartition("/")
+        # Without a separator there is nothing that could lead out, and nothing to ask the file system about.
+        target = resolve(folder, subfolder or "/") if "/" in prefix else folder
         target.mkdir(parents=True, exist_ok=True)
+        shown = "" if target == folder else target.relative_to(folder.resolve()).as_posix()
         file, path = self._open(target, name, index)
         try:
             with file:
-                yield file, target.relative_to(folder.resolve()).as_posix().removeprefix("."), path.name
+                yield file, shown, path.name
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -11,6 +11,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.cache import Cache
 from engine.errors import QueueFullError, RefusedError
@@ -452,3 +454,35 @@ def test_the_process_is_told_when_the_thread_ends(tmp_path: Path) -> None:
     with executor:
         bench.submit(picture())
         assert bench.ended.wait(PATIENCE)
+
+
+CLASSES = ["EmptyImage", "ImageInvert", "ImageScale", "ImageBatch", "LoadImage", "TestMakeListNode", "TestReturnJunk"]
+OUTPUTS = ["SaveImage", "PreviewImage", "PreviewAny", "SaveImageWebsocket"]
+NAMES = ["image", "images", "image1", "image2", "value", "value1", "source", "filename_prefix", "kind", "crop"]
+SIZES = st.fixed_dictionaries(
+    {"width": st.integers(-1, 9), "height": st.integers(-1, 9), "batch_size": st.integers(0, 3)}
+)
+LINKS: st.SearchStrategy[Any] = st.tuples(st.integers(0, 6).map(str), st.integers(0, 1)).map(list)
+CONSTANTS = st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | LINKS
+CHOICES = st.sampled_from(["none", "too many", "NaN in ui", "bilinear", "lanczos", "area", "disabled", "center"])
+NODES = st.builds(
+    lambda kind, sizes, links, others: node(kind, **sizes, **(links | others)),
+    st.sampled_from(CLASSES + OUTPUTS),
+    SIZES | st.just({}),
+    st.dictionaries(st.sampled_from(NAMES[:7]), LINKS, min_size=3),
+    st.dictionaries(st.sampled_from([*NAMES, "upscale_method", "color"]), CHOICES | CONSTANTS, max_size=3),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(graph=st.dictionaries(st.integers(0, 6).map(str), NODES, min_size=2), kind=st.sampled_from(OUTPUTS))
+def test_any_graph_is_refused_or_comes_to_an_end(bench: Bench, graph: Graph, kind: str) -> None:
+    graph["0"] = node("EmptyImage", width=4, height=4, batch_size=1, color=1)
+    graph["7"] = node(kind, images=["1", 0], source=["1", 0], filename_prefix="fuzz")
+    try:
+        prompt_id = bench.submit(graph)
+    except RefusedError as error:
+        json.dumps(error.body, allow_nan=False)
+        return
+    bench.follow(prompt_id)
+    assert bench.record(prompt_id)["status"]["status_str"] in ("success", "error")

@@ -44,7 +44,7 @@ def test_places_in_a_batch_and_subfolders(tmp_path: Path) -> None:
     assert names == ["s/d/64x32_b0_00001_.png", "s/d/64x32_b1_00002_.png"]
     assert save(Numbering(), tmp_path, "s/d/64x32_b%batch_num%", 0) == "s/d/64x32_b0_00003_.png"
     assert save(numbering, tmp_path, "") == "_00001_.png"
-    assert save(numbering, tmp_path, "s/") == "_00002_.png"
+    assert save(numbering, tmp_path, "s/") == "s/_00001_.png"
 
 
 @pytest.mark.parametrize("prefix", ["../x", "/elsewhere/x", "a/../../x", "a\0b/x"])
