@@ -1,4 +1,4 @@
-"""What the tests of whole runs share: an engine, shorter patiences, and the promise that nothing was a mistake of ours."""
+"""What tests of whole runs share: an engine, shorter patiences, and a check that nothing was a mistake of ours."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator

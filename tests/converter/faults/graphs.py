@@ -4,8 +4,8 @@ from typing import Any
 
 Graph = dict[str, Any]
 
-SAVED = ("1", "2")
-"""Ids of the nodes of `picture`."""
+LARGE = {"extra_pnginfo": {"filler": "x" * 600_000}}
+"""`extra_data` that make a saved picture too large to be held: the engine writes them into the file."""
 
 
 def picture(color: int, *, prefix: str = "faults", save: str = "SaveImage", size: int = 16, batch: int = 1) -> Graph:

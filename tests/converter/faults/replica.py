@@ -74,11 +74,12 @@ class Event:
 
 
 class Stream:
-    """An open event stream; `heard` has every event so far, comments are not events."""
+    """An open event stream; `heard` has every event so far, `comments` counts what is no event."""
 
     def __init__(self, response: ClientResponse) -> None:
         self.response = response
         self.heard: list[Event] = []
+        self.comments = 0
         self._rest = b""
 
     async def read(self) -> Event | None:
@@ -93,9 +94,10 @@ class Stream:
                 self._rest += chunk
                 continue
             self._rest = rest
-            lines = [line.split(": ", 1) for line in block.decode().split("\n") if not line.startswith(":")]
-            if lines:
-                fields = dict(lines)
+            lines = block.decode().split("\n")
+            self.comments += sum(line.startswith(":") for line in lines)
+            fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
+            if fields:
                 self.heard.append(Event(int(fields["id"]), fields["event"], json.loads(fields["data"])))
                 return self.heard[-1]
 
@@ -182,9 +184,11 @@ class Caller:
     async def until_job(self, job_id: str, *states: str) -> Any:
         """The job's document once it is in one of the states."""
         async with asyncio.timeout(PATIENCE):
-            while (document := await self.job(job_id)).get("status") not in states:
+            while True:
+                document = await self.job(job_id)
+                if document.get("status") in states:
+                    return document
                 await asyncio.sleep(POLL)
-        return document
 
     # What no caller sees ---------------------------------------------------------------------------------------------
 
@@ -207,7 +211,9 @@ class Caller:
     async def until(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
         """Wait until something about the converter is true; raises TimeoutError."""
         async with asyncio.timeout(timeout):
-            while not condition():
+            while True:
+                if condition():
+                    return
                 await asyncio.sleep(POLL)
 
     async def until_ready(self) -> None:
