@@ -21,6 +21,7 @@ from typing import Any
 
 from converter.api.bodies import Bounds
 from converter.api.native import Native
+from converter.api.openapi import OpenApi
 from converter.api.probes import Probes
 from converter.api.server import listen, make_app
 from converter.core import admission, readiness, signals
@@ -143,7 +144,9 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
             settings.public_url or "",
         )
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
-        app = make_app([*native.routes(), *probes.routes()], lambda: gate.closed)
+        routes = [*native.routes(), *probes.routes()]
+        openapi = OpenApi(routes, templates.values(), settings.public_url or "")
+        app = make_app([*routes, *openapi.routes()], lambda: gate.closed)
         address = await stack.enter_async_context(listen(app, settings.host, settings.port, settings.keep_alive))
         yield Replica(gate, jobs, watch, address)
 

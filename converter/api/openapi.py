@@ -1,0 +1,165 @@
+"""The OpenAPI 3.1 document: every route that is served, and one typed operation for each template.
+
+Writes down what `operations` and `schemas` say. Leaves to others: what is registered, and which templates there are.
+Invariant: the document has exactly the routes that it was made from; it is made once, since they do not change.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from aiohttp import ETag, web
+
+from converter import __version__
+from converter.api.operations import HEADERS, OPERATIONS, PARAMETERS, Answer, Operation, sample
+from converter.api.schemas import BINARY, Schema, build_schemas, explain, name_request, refer
+from converter.core.template import Template
+from converter.errors import Fault, NotAcceptable, NotFound
+
+ABOUT = """Synchronous HTTP in front of an asynchronous diffusion engine such as ComfyUI.
+
+What goes wrong is told as problem details (RFC 9457) with a stable `code`, on every route. JSON is UTF-8; fields that
+a request has and this document has not are refused, while answers may get new ones. Whatever GET answers on the
+routes under `workflows` and `health`, HEAD answers without its body.
+"""
+
+
+class OpenApi:
+    """The door of the document. `server` is the address at which this replica is reached, "" where it is not known."""
+
+    def __init__(self, routes: Iterable[web.RouteDef], templates: Iterable[Template], server: str) -> None:
+        """`routes` are those of the other doors; raises KeyError for one that has no description."""
+        names = [(route.method, route.path) for route in (*routes, *self.routes())]
+        self._body = json.dumps(describe(names, tuple(templates), server)).encode()
+        self._etag = ETag(hashlib.sha256(self._body).hexdigest()[:32])
+
+    def routes(self) -> list[web.RouteDef]:
+        """What this door serves."""
+        return [web.get("/openapi.json", self.show)]
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /openapi.json`."""
+        same = any(tag.value in (self._etag.value, "*") for tag in request.if_none_match or ())
+        response = web.Response(status=304) if same else web.Response(body=self._body, content_type="application/json")
+        response.etag = self._etag
+        return response
+
+
+def describe(routes: Iterable[tuple[str, str]], templates: Sequence[Template], server: str) -> dict[str, Any]:
+    """The document for routes, given by method and path; raises KeyError for one that has no description."""
+    paths: dict[str, dict[str, Any]] = {}
+    used: dict[str, Any] = {}
+    for method, path in routes:
+        operation = OPERATIONS[method, path]
+        paths.setdefault(path, {})[method.lower()] = _describe_operation(operation, used)
+        if operation.id == "run_template":
+            for template in templates:
+                paths[path.format(name=template.name)] = {"post": _describe_template(operation, template, used)}
+    parameters = {name: {"name": name, **parameter} for name, parameter in PARAMETERS.items()}
+    if templates:
+        parameters["name"]["schema"] = {"enum": [template.name for template in templates]}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "converter",
+            "version": __version__,
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": server or "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": build_schemas(templates),
+            "parameters": parameters,
+            "headers": {name: dict(header) for name, header in HEADERS.items()},
+            "responses": {**used, "Fault": _describe_other_faults()},
+        },
+    }
+
+
+def _describe_template(generic: Operation, template: Template, used: dict[str, Any]) -> dict[str, Any]:
+    """The generic operation, with the template's own inputs; it can't miss the template."""
+    typed = replace(
+        generic,
+        id=f"run_template_{template.name}",
+        summary=template.title,
+        description="\n\n".join(filter(None, (template.description, generic.description))),
+        parameters=tuple(name for name in generic.parameters if name != "name"),
+        examples={"required": {"summary": "What has to be given", "value": sample(template)}},
+        faults=tuple(kind for kind in generic.faults if kind is not NotFound),
+    )
+    return _describe_operation(typed, used, name_request(template))
+
+
+def _describe_operation(operation: Operation, used: dict[str, Any], body: str = "") -> dict[str, Any]:
+    """One operation; what its faults look like is added to `used`. `body` names a schema other than the model's."""
+    document: dict[str, Any] = {"operationId": operation.id, "tags": [operation.tag], "summary": operation.summary}
+    if operation.description:
+        document["description"] = operation.description
+    names = (*operation.parameters, "X-Request-Id")
+    document["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
+    if operation.body is not None:
+        document["requestBody"] = _describe_body(refer(body or operation.body.__name__), operation.examples)
+    responses = {str(status): _describe_answer(answer) for status, answer in operation.answers.items()}
+    for status, found in groupby(sorted(operation.faults, key=lambda kind: kind.status), lambda kind: kind.status):
+        kinds = list(found)
+        name = "Or".join(kind.__name__ for kind in kinds)
+        used[name] = _describe_faults(status, kinds)
+        responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    document["responses"] = {**responses, "default": {"$ref": "#/components/responses/Fault"}}
+    return document
+
+
+def _describe_body(shape: Schema, examples: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON, or multipart/form-data of which JSON is the first part (RFC 7578)."""
+    parts = {"type": "object", "properties": {"request": shape}, "required": ["request"]}
+    form = {
+        "schema": {**parts, "additionalProperties": BINARY},
+        "encoding": {"request": {"contentType": "application/json"}},
+    }
+    given = {"examples": dict(examples)} if examples else {}
+    return {"required": True, "content": {"application/json": {"schema": shape, **given}, "multipart/form-data": form}}
+
+
+def _describe_answer(answer: Answer) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "description": answer.description,
+        "headers": _refer_to_headers("X-Request-Id", *answer.headers),
+    }
+    if answer.content:
+        document["content"] = {media: {"schema": shape} for media, shape in answer.content.items()}
+    if answer.links:
+        follow = {"id": "$response.body#/id"}
+        document["links"] = {name: {"operationId": name, "parameters": follow} for name in answer.links}
+    return document
+
+
+def _describe_faults(status: int, kinds: Sequence[type[Fault]]) -> dict[str, Any]:
+    """The answer of one status that one or more faults have."""
+    narrowed = {"properties": {"status": {"const": status}, "code": {"enum": [kind.code for kind in kinds]}}}
+    headers = ["X-Request-Id"]
+    headers += ["Retry-After"] * all(kind.retry == "later" for kind in kinds)
+    headers += ["x-should-retry"] * any(kind.retry == "never" for kind in kinds)
+    return _problem(explain(kinds), {"allOf": [refer("Problem"), narrowed]}, headers, located=NotAcceptable in kinds)
+
+
+def _describe_other_faults() -> dict[str, Any]:
+    about = "Any other fault, such as `method_not_allowed` or `internal`; every `code` is listed with the shape."
+    return _problem(about, refer("Problem"), ["X-Request-Id", "x-should-retry", "Allow"], located=False)
+
+
+def _problem(description: str, shape: Schema, headers: Iterable[str], *, located: bool) -> dict[str, Any]:
+    """`located`: the answer may say where the result is."""
+    place = {"Location": {"description": "Where the result is, if there is one.", "schema": {"type": "string"}}}
+    return {
+        "description": description,
+        "headers": _refer_to_headers(*headers) | (place if located else {}),
+        "content": {"application/problem+json": {"schema": shape}},
+    }
+
+
+def _refer_to_headers(*names: str) -> dict[str, Schema]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
