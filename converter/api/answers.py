@@ -14,7 +14,7 @@ from aiohttp import web
 
 from converter.core import sse
 from converter.core.negotiation import Wish
-from converter.errors import Fault, NotAcceptable
+from converter.errors import Fault, NotAcceptable, RequestTimeout, TooLarge
 from converter.jobs import Jobs
 from converter.media.deliver import JsonBody, MultipartBody, disposition
 from converter.media.outputs import Broken, Item
@@ -48,7 +48,10 @@ def render(fault: Fault, request_id: str) -> web.Response:
         if member in fault.extensions:
             headers[header] = fault.extensions[member]
     text = json.dumps(fault.problem() | {"request_id": request_id})
-    return web.Response(status=fault.status, text=text, content_type="application/problem+json", headers=headers)
+    response = web.Response(status=fault.status, text=text, content_type="application/problem+json", headers=headers)
+    if isinstance(fault, RequestTimeout | TooLarge):
+        response.force_close()  # the rest of the body is still to come
+    return response
 
 
 async def send_json(request: web.Request, run: Run, items: Sequence[Item]) -> web.StreamResponse:
@@ -94,27 +97,32 @@ async def _send(request: web.Request, body: Body, headers: Mapping[str, str]) ->
     response = web.StreamResponse(headers=headers)
     response.content_length = len(body)
     await response.prepare(request)
-    if request.method == "HEAD":
-        return response
-    await _write(request, response, body)
+    await _write_all(request, response, body)
     await response.write_eof()
     return response
 
 
-async def _write(request: web.Request, response: web.StreamResponse, body: Body) -> None:
+async def _write_all(request: web.Request, response: web.StreamResponse, body: Body) -> None:
     try:
-        async with asyncio.timeout(STALL) as patience:
-            async for piece in body:
-                await response.write(piece)
-                patience.reschedule(asyncio.get_running_loop().time() + STALL)
-    except (Broken, TimeoutError) as error:
-        _abort(request)
-        raise ConnectionResetError("the answer broke off midway") from error
+        async for piece in body:
+            await _write(request, response, piece)
+    except Broken as error:
+        raise break_off(request) from error
 
 
-def _abort(request: web.Request) -> None:
+async def _write(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+    try:
+        async with asyncio.timeout(STALL):
+            await response.write(piece)
+    except TimeoutError as error:
+        raise break_off(request) from error
+
+
+def break_off(request: web.Request) -> ConnectionResetError:
+    """End the connection in the midst of an answer, so that nobody takes it for a whole one; to be raised."""
     if request.transport is not None:
         request.transport.abort()
+    return ConnectionResetError("the answer broke off midway")
 
 
 async def stream(
@@ -143,23 +151,24 @@ async def stream(
                     await _write_result(request, response, run, jobs, sequence, owner=owner)
                 elif entry.event == "error":
                     problem = entry.data.problem() | {"request_id": request[REQUEST_ID]}
-                    await _write_event(response, "error", problem, sequence)
+                    await _write_event(request, response, "error", problem, sequence)
                 else:
-                    await _write_event(response, entry.event, entry.data, sequence)
+                    await _write_event(request, response, entry.event, entry.data, sequence)
                 ended = entry.event in ("result", "error")
             if not entries:
                 if run.chronicle.ended:
                     break
                 await run.chronicle.growth(silence)
                 if not run.chronicle.since(sequence):
-                    await response.write(sse.comment())
+                    await _write(request, response, sse.comment())
     await response.write_eof()
     return response
 
 
-async def _write_event(response: web.StreamResponse, event: str, data: Mapping[str, Any], sequence: int) -> None:
-    async with asyncio.timeout(STALL):
-        await response.write(sse.encode(event, json.dumps(data, separators=(",", ":")), str(sequence)))
+async def _write_event(
+    request: web.Request, response: web.StreamResponse, event: str, data: Mapping[str, Any], sequence: int
+) -> None:
+    await _write(request, response, sse.encode(event, json.dumps(data, separators=(",", ":")), str(sequence)))
 
 
 async def _write_result(
@@ -170,8 +179,10 @@ async def _write_result(
         try:
             items = run.items if owner else await jobs.reopen(run, stack)
         except Fault as fault:
-            await _write_event(response, "error", fault.problem() | {"request_id": request[REQUEST_ID]}, sequence)
+            await _write_event(
+                request, response, "error", fault.problem() | {"request_id": request[REQUEST_ID]}, sequence
+            )
             return
-        await response.write(f"event: result\nid: {sequence}\ndata: ".encode())
-        await _write(request, response, JsonBody(run.document(), items))
-        await response.write(b"\n\n")
+        await _write(request, response, f"event: result\nid: {sequence}\ndata: ".encode())
+        await _write_all(request, response, JsonBody(run.document(), items))
+        await _write(request, response, b"\n\n")

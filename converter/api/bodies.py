@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import BodyPartReader, HttpVersion11, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
 from converter.core.order import Part
@@ -19,7 +20,17 @@ from converter.errors import InvalidRequest, RequestTimeout, TooLarge, Unsupport
 M = TypeVar("M", bound=BaseModel)
 
 MAX_PARTS = 64
-"""Parts of a multipart body."""
+"""Parts of a multipart body beside the document."""
+
+MAX_PROBLEMS = 100
+"""Problems that are listed of one body."""
+
+_ABSENT = object()
+
+MEDIA_TYPES = ("application/json", "multipart/form-data")
+
+ENCODINGS = ("identity", "gzip", "deflate")
+"""Of bodies (RFC 9110 section 8.4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +43,45 @@ class Bounds:
 
 async def read_document(request: web.Request, bounds: Bounds) -> tuple[object, Mapping[str, Part]]:
     """The JSON document of a request, and the parts beside it where the body is multipart/form-data."""
-    if request.content_length is not None and request.content_length > bounds.size:
-        raise TooLarge(f"the body is larger than {bounds.size} bytes")
+    _check_headers(request, bounds)
     try:
         async with asyncio.timeout(bounds.seconds):
+            await _invite(request)
             if request.content_type == "multipart/form-data":
                 return await _read_multipart(request, bounds)
-            if request.content_type != "application/json" and "Content-Type" in request.headers:
-                raise UnsupportedMediaType("the body must be application/json or multipart/form-data")
             return _parse(await _read(request, bounds.size)), {}
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {bounds.seconds:g} s") from None
+    except web.RequestPayloadError:
+        _refuse("", "the body's framing or its Content-Encoding is broken")
+
+
+def _check_headers(request: web.Request, bounds: Bounds) -> None:
+    """Refuse what the headers alone show to be in vain."""
+    if request.content_length is not None and request.content_length > bounds.size:
+        raise TooLarge(f"the body is larger than {bounds.size} bytes")
+    if request.content_type not in MEDIA_TYPES and "Content-Type" in request.headers:
+        raise UnsupportedMediaType("the body must be application/json or multipart/form-data")
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ENCODINGS:
+        raise UnsupportedMediaType(f"the body's Content-Encoding must be one of {', '.join(ENCODINGS)}")
+
+
+async def expect(request: web.Request) -> None:
+    """Leave `Expect` until the body is wanted; what is expected beyond that may be passed over (RFC 9110 10.1.1)."""
+
+
+async def _invite(request: web.Request) -> None:
+    """Tell a caller who waits for it to go on: the order could be taken (RFC 9110 section 10.1.1)."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the answer itself nothing has been sent
 
 
 async def _read(source: web.Request | BodyPartReader, size: int) -> bytes:
     body = bytearray()
     if isinstance(source, BodyPartReader):
-        while chunk := await source.read_chunk():
-            body += chunk
+        while not source.at_eof():
+            body += await source.read_chunk()
             _check(len(body), size)
         return bytes(body)
     async for chunk in source.content.iter_any():
@@ -65,7 +97,7 @@ def _check(length: int, size: int) -> None:
 
 async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object, Mapping[str, Part]]:
     """RFC 7578. The first part is the document, named `request`; the others are what it refers to."""
-    document: object = None
+    document: object = _ABSENT
     parts: dict[str, Part] = {}
     left = bounds.size
     try:
@@ -73,11 +105,11 @@ async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object,
         while (part := await reader.next()) is not None:
             if isinstance(part, MultipartReader) or not part.name:
                 _refuse("", "every part needs a name, and none may be multipart itself")
-            if len(parts) > MAX_PARTS:
-                raise TooLarge(f"the body has more than {MAX_PARTS} parts")
+            if len(parts) == MAX_PARTS:
+                raise TooLarge(f"the body has more than {MAX_PARTS} parts beside the document")
             data = await _read(part, left)
             left -= len(data)
-            if document is None:
+            if document is _ABSENT:
                 if part.name != "request":
                     _refuse("", 'the first part must be the JSON document, named "request"')
                 document = _parse(data)
@@ -85,11 +117,9 @@ async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object,
                 _refuse("", f'two parts are named "{part.name[:64]}"')
             else:
                 parts[part.name] = Part(part.headers.get("Content-Type", "application/octet-stream"), data)
-    except (ValueError, AssertionError, web.HTTPException) as error:
-        if isinstance(error, web.HTTPRequestEntityTooLarge):
-            raise TooLarge("the body is larger than the server takes") from None
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError):  # what aiohttp's reader raises
         _refuse("", "the multipart body can't be read")
-    if document is None:
+    if document is _ABSENT:
         _refuse("", 'the first part must be the JSON document, named "request"')
     return document, parts
 
@@ -142,8 +172,10 @@ def validate(model: type[M], document: object) -> M:
     except ValidationError as error:
         problems = [
             {"pointer": _point(problem["loc"]), "detail": _explain(problem["type"], problem["msg"])}
-            for problem in error.errors(include_url=False, include_input=False)
+            for problem in error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
         ]
+        if error.error_count() > MAX_PROBLEMS:
+            problems.append({"pointer": "", "detail": f"{error.error_count() - MAX_PROBLEMS} more problems"})
         raise InvalidRequest(problems) from None
 
 

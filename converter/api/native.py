@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from converter.api.answers import REQUEST_ID, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, fill, schema
+from converter.core.workflow import MAX_DEPTH, is_deep
 from converter.errors import Fault, NotAcceptable, NotFound
 from converter.gate import Gate
 from converter.jobs import Jobs
@@ -52,6 +53,13 @@ class Common(BaseModel):
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
     outputs: Outputs = Outputs()
     extra_data: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("extra_data")
+    @classmethod
+    def _check_depth(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if is_deep(value):
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        return value
 
 
 class RunRequest(Common):

@@ -6,18 +6,25 @@ Invariant: whatever a handler raises becomes exactly one answer of the public co
 import asyncio
 import logging
 import re
+import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
 from aiohttp import web
 
-from converter.api.answers import REQUEST_ID, render
+from converter.api.answers import REQUEST_ID, break_off, render
+from converter.api.bodies import expect
+from converter.api.connections import Connection
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BEGUN = web.RequestKey("begun", bool)
+"""Whether the head of an answer has been made: after that there can't be another."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
@@ -26,13 +33,16 @@ def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web
     """The application of all doors. While `closing`, connections are not kept: their callers go elsewhere."""
 
     async def sign(request: web.Request, response: web.StreamResponse) -> None:
+        request[BEGUN] = True
         response.headers["X-Request-Id"] = request.get(REQUEST_ID) or uuid.uuid4().hex
         response.headers["Server"] = "converter"
         if closing():
             response.force_close()
 
     app = web.Application(middlewares=[_answer_always])
-    app.add_routes(routes)
+    app.add_routes(
+        web.route(route.method, route.path, route.handler, expect_handler=expect, **route.kwargs) for route in routes
+    )
     app.on_response_prepare.append(sign)
     return app
 
@@ -63,15 +73,18 @@ def _level(path: str) -> int:
 async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except Fault as fault:
-        return render(fault, request[REQUEST_ID])
+    except Fault as error:
+        fault = error
     except web.HTTPException as error:
-        return render(_translate(error), request[REQUEST_ID])
+        fault = _translate(error)
     except ConnectionResetError:  # the caller has left, or the answer was aborted
         raise
     except Exception:  # a boundary: a mistake of ours is one answer, and never the replica's end
         log.exception("a request failed", extra={"request": request[REQUEST_ID]})
-        return render(Internal("the service made a mistake"), request[REQUEST_ID])
+        fault = Internal("the service made a mistake")
+    if request.get(BEGUN):
+        raise break_off(request)
+    return render(fault, request[REQUEST_ID])
 
 
 def _translate(error: web.HTTPException) -> Fault:
@@ -89,17 +102,18 @@ def _translate(error: web.HTTPException) -> Fault:
 @asynccontextmanager
 async def listen(app: web.Application, host: str, port: int, keep_alive: float) -> AsyncIterator[str]:
     """Serve the application; the address at which it listens. A caller who leaves cancels its handler."""
+    loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, keepalive_timeout=keep_alive, shutdown_timeout=5.0
-        )
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, host, port, backlog=1024)
-        await site.start()
-        yield _address(runner)
+        server = cast("web.Server", runner.server)  # there is one between setup and cleanup
+        options: dict[str, Any] = {"loop": loop, "access_log": None, "keepalive_timeout": keep_alive}
+        listener = await loop.create_server(lambda: Connection(server, **options), host, port, backlog=1024)
+        stack.callback(listener.close)
+        yield _address(listener.sockets[0])
 
 
-def _address(runner: web.AppRunner) -> str:
-    host, port = runner.addresses[0][:2]
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

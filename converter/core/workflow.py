@@ -76,7 +76,7 @@ def check(graph: object) -> Graph:
         raise InvalidWorkflow("The workflow is not an object that holds nodes.", node_errors={})
     if isinstance(graph.get("nodes"), list) and isinstance(graph.get("links"), list):
         raise InvalidWorkflow(_UI_EXPORT, node_errors={})
-    if _is_deep(graph):
+    if is_deep(graph):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.", node_errors={})
     found = {}
     for node_id, node in graph.items():
@@ -89,7 +89,8 @@ def check(graph: object) -> Graph:
     return graph
 
 
-def _is_deep(value: object) -> bool:
+def is_deep(value: object) -> bool:
+    """Whether a JSON value is nested more than MAX_DEPTH levels deep."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
