@@ -31,10 +31,23 @@ SILENCE = 5.0
 """Seconds without any news of the prompt that cause a look."""
 
 ABSENCE = 1.5
-"""Seconds over which a prompt must stay in neither queue nor history before it counts as gone."""
+"""Seconds over which a prompt must stay in neither queue nor history before it counts as gone.
+
+They begin with the answer to one look and end with the beginning of another: a single look that an engine at a
+standstill answers late proves nothing.
+"""
 
 LATENESS = 5.0
 """The same for a prompt whose end was heard: its record is only late (ComfyUI writes it after the event)."""
+
+DELIVERY = 5.0
+"""The same for a submission that was not answered, and of which nothing has been seen.
+
+By then its body is with the engine as a whole or never will be, since the client has given its connection up.
+What is left is ComfyUI's own work: it queues a prompt in the handler that has read and validated it, on the loop that
+answers looks. So this bounds how long one validation may let others go first (only custom nodes with checks that wait
+for something do); a prompt that appears later still would run beside the second submission.
+"""
 
 HEARING = 0.1
 """Seconds that a message about a prompt that has left the queue may still be under way on a healthy socket."""
@@ -106,7 +119,10 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class EngineGone:
-    """The engine that had the prompt is gone with all that it knew."""
+    """The engine has ended or was found to be another one, which knows nothing of what was given to the one before.
+
+    A prompt may have reached the new one already, before anybody noticed; so this is looked at, too.
+    """
 
 
 News = Sound | Accepted | Unanswered | SocketLost | SocketBack | Sight | Unseen | Wake | EngineGone | QueueView
@@ -114,13 +130,22 @@ News = Sound | Accepted | Unanswered | SocketLost | SocketBack | Sight | Unseen 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one prompt. Times are moments of the shell's monotonic clock, in seconds."""
+    """What is known of one prompt. Times are moments of the shell's monotonic clock, in seconds.
+
+    unbroken: one socket has listened since before the submission. answered: there will be no more news of `POST
+    /prompt`; accepted: it said yes. seen_at: the last moment at which the engine had the prompt for sure; gone: that
+    engine is said to be gone. begun: its start was heard; running: that, or it was seen running. ended, succeeded,
+    failure: what was heard of its end; doubtful: no plain success. absent_since: when a look first found nothing.
+    missed_at: when it was first seen to have left the queue in silence.
+    """
 
     prompt_id: str
     submitted_at: float
     unbroken: bool = True
     answered: bool = False
-    known: bool = False
+    accepted: bool = False
+    seen_at: float | None = None
+    gone: bool = False
     begun: bool = False
     running: bool = False
     ended: bool = False
@@ -133,8 +158,14 @@ class Evidence:
     look_again: bool = False
     retry: float = FIRST_RETRY
     absent_since: float | None = None
+    missed_at: float | None = None
     wake_at: float | None = None
     verdict: Verdict | None = None
+
+    @property
+    def known(self) -> bool:
+        """The engine surely has or had the prompt."""
+        return self.seen_at is not None
 
 
 def submit(prompt_id: str, now: float, *, unbroken: bool) -> Evidence:
@@ -148,22 +179,23 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
         return state, False
     match news:
         case Accepted():
-            state = replace(state, answered=True, known=True, wake_at=now + SILENCE)
-            return _settle_unheard(state, now)
+            if state.answered:
+                return state, False
+            state = replace(state, answered=True, accepted=True, seen_at=now, wake_at=now + SILENCE)
+            return _look(state, now) if state.gone else _settle_unheard(state, now)
         case Unanswered():
-            return _look(replace(state, answered=True), now)
-        case SocketLost():
-            return _look(replace(state, unbroken=False), now)
-        case SocketBack():
-            return _look(replace(state, unbroken=False), now)
+            return (state, False) if state.answered else _look(replace(state, answered=True), now)
+        case SocketLost() | SocketBack():
+            return _look(replace(state, unbroken=False), now) if state.unbroken else (state, False)
         case Sight():
             return _weigh(replace(state, looking=False), news, now)
         case Unseen():
-            return _retry(replace(state, looking=False), now)
+            lost = state.gone and state.known
+            return (_vanish(state, now), False) if lost else _retry(replace(state, looking=False), now)
         case Wake():
             return _look(state, now) if state.wake_at is not None and now >= state.wake_at else (state, False)
         case EngineGone():
-            return _conclude(state, Vanished(known=state.known, begun=state.begun)), False
+            return _look(replace(state, gone=True, unbroken=False), now)
         case QueueView():
             return _compare(state, news, now)
         case _:
@@ -171,7 +203,8 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
 
 
 def _hear(state: Evidence, sound: Sound, now: float) -> tuple[Evidence, bool]:
-    state = replace(state, known=True, wake_at=now + SILENCE, absent_since=None)
+    wake_at = now + SILENCE if state.answered else None
+    state = replace(state, seen_at=now, wake_at=wake_at, absent_since=None, missed_at=None)
     match sound:
         case Began():
             state = replace(state, begun=True, running=True)
@@ -196,9 +229,9 @@ def _hear(state: Evidence, sound: Sound, now: float) -> tuple[Evidence, bool]:
 
 def _settle_unheard(state: Evidence, now: float) -> tuple[Evidence, bool]:
     """The fast path, taken only if nothing at all is in doubt; else the end that was heard is looked at."""
-    certain = state.unbroken and state.answered and state.known and not state.doubtful
+    certain = state.unbroken and state.accepted and not state.doubtful
     if certain and state.begun and state.succeeded and state.executed:
-        return _conclude(state, Finished(dict(state.executed))), False
+        return _conclude(state, Finished(dict(state.executed)), now), False
     if state.answered and state.ended:
         return replace(state, wake_at=now + state.retry), False
     return state, False
@@ -206,36 +239,60 @@ def _settle_unheard(state: Evidence, now: float) -> tuple[Evidence, bool]:
 
 def _compare(state: Evidence, view: QueueView, now: float) -> tuple[Evidence, bool]:
     """A read of the whole queue, made for its own purposes: absence there is a reason to look."""
-    if not state.answered or state.looking or view.asked_at < state.submitted_at:
+    since = state.submitted_at if state.seen_at is None else state.seen_at
+    if not state.answered or state.looking or view.asked_at < since:
         return state, False
-    if state.prompt_id in view.running:
-        return replace(state, known=True, running=True, absent_since=None), False
-    if state.prompt_id in view.pending:
-        return replace(state, known=True, absent_since=None), False
+    running = state.prompt_id in view.running
+    if running or state.prompt_id in view.pending:
+        return _see(state, view.asked_at, running=running), False
+    missed_at = now if state.missed_at is None else state.missed_at
     soon = now + HEARING
     wake_at = soon if state.wake_at is None else min(soon, state.wake_at)
-    return replace(state, wake_at=wake_at), False
+    return replace(state, missed_at=missed_at, wake_at=wake_at), False
+
+
+def _see(state: Evidence, moment: float, *, running: bool) -> Evidence:
+    """The prompt was in the queue, at this moment or after."""
+    seen_at = moment if state.seen_at is None else max(moment, state.seen_at)
+    running = running or state.running
+    return replace(state, seen_at=seen_at, running=running, absent_since=None, missed_at=None)
 
 
 def _look(state: Evidence, now: float) -> tuple[Evidence, bool]:
     if not state.answered:
-        return state, False
+        return replace(state, wake_at=None), False
     if state.looking:
-        return replace(state, look_again=True), False
+        return replace(state, look_again=True, wake_at=None), False
     return replace(state, looking=True, look_again=False, wake_at=None), True
 
 
 def _weigh(state: Evidence, sight: Sight, now: float) -> tuple[Evidence, bool]:
     if sight.record is not None:
-        return _conclude(state, _judge(sight.record, state.failure)), False
+        return _conclude(state, _judge(sight.record, state.failure), now), False
     if not sight.absent:
-        state = replace(state, known=True, running=state.running or sight.running, absent_since=None)
+        state = _see(state, sight.asked_at, running=sight.running)
+        state = replace(state, gone=state.gone and state.look_again)
         return _retry(state, now) if state.ended or state.look_again else _rest(state, now)
-    since = sight.asked_at if state.absent_since is None else state.absent_since
-    patience = LATENESS if state.ended else ABSENCE
-    if now - since >= patience:
-        return _conclude(state, Vanished(known=state.known, begun=state.begun)), False
+    if not misses(state, sight):
+        return _retry(state, now)
+    since = now if state.absent_since is None else state.absent_since
+    if sight.asked_at - since >= _patience(state):
+        return _vanish(state, now), False
     return _retry(replace(state, absent_since=since), now)
+
+
+def _patience(state: Evidence) -> float:
+    """Seconds between two looks that find nothing, until the prompt counts as gone."""
+    if not state.known:
+        return DELIVERY
+    if state.gone:
+        return 0.0
+    return LATENESS if state.ended else ABSENCE
+
+
+def misses(state: Evidence, sight: Sight) -> bool:
+    """Whether the sight proves that the prompt was absent: not, if it was begun before the prompt was last known."""
+    return sight.absent and (state.seen_at is None or sight.asked_at >= state.seen_at)
 
 
 def _judge(record: Record, heard: Failed | None) -> Verdict:
@@ -261,7 +318,15 @@ def _rest(state: Evidence, now: float) -> tuple[Evidence, bool]:
     return replace(state, wake_at=now + SILENCE, retry=FIRST_RETRY), False
 
 
-def _conclude(state: Evidence, verdict: Verdict) -> Evidence:
-    """A verdict that the socket should have told and did not says that the socket is deaf."""
-    deaf = state.unbroken and not state.ended and not isinstance(verdict, Vanished)
+def _vanish(state: Evidence, now: float) -> Evidence:
+    return _conclude(state, Vanished(known=state.known, begun=state.running or state.ended), now)
+
+
+def _conclude(state: Evidence, verdict: Verdict, now: float) -> Evidence:
+    """A prompt that had left the queue in silence, long enough before its record was read, had a deaf socket.
+
+    That a record is read before the end is heard says nothing yet: the message may be right behind.
+    """
+    missed = state.missed_at is not None and now - state.missed_at >= HEARING
+    deaf = state.unbroken and not state.ended and missed and not isinstance(verdict, Vanished)
     return replace(state, verdict=verdict, wake_at=None, looking=False, look_again=False, deaf=deaf)

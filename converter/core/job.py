@@ -48,7 +48,7 @@ from converter.core.deeds import (
     Withdraw,
     Withdrawn,
 )
-from converter.core.events import Began, Entered, Failed, QueueView, Sight, Sound
+from converter.core.events import Began, Entered, Failed, QueueView, Sight
 from converter.core.evidence import Broke, EngineGone, Evidence, Finished, News, Stopped, Vanished, Verdict, Wake
 from converter.core.workflow import scrub
 from converter.errors import Canceled, DeadlineExceeded, EngineFailed, ExecutionFailed, Fault, OutOfMemory
@@ -86,7 +86,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The state of a job. `attempt` counts prompts that may have reached the engine; `deadline` is a moment."""
+    """The state of a job. `deadline` is a moment.
+
+    attempt: prompts that may have reached the engine, at most `max_attempts`, and one more that is `fresh`. turn: a
+    place at the engine is held. withdrawing: an order to let go of the prompt is under way.
+    """
 
     phase: Phase
     deadline: float
@@ -97,6 +101,7 @@ class Job:
     fresh: bool = False
     prompt: Evidence | None = None
     outcome: Outcome | None = None
+    withdrawing: bool = False
     withdraw_at: float | None = None
 
 
@@ -108,6 +113,8 @@ def begin(deadline: float, max_attempts: int, now: float, *, stages: bool) -> tu
 
 def wake_at(job: Job) -> float | None:
     """The next moment at which the machine wants `Wake`, whatever else happens; None: only events matter."""
+    if job.phase is Phase.DONE:
+        return None
     moments = [job.prompt.wake_at if job.prompt else None, job.withdraw_at]
     moments.append(job.deadline if job.outcome is None else None)
     return min((m for m in moments if m is not None), default=None)
@@ -143,6 +150,8 @@ def _wait(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
         case StagingFailed(fault) if job.phase is Phase.STAGING:
             return _end(job, fault, now)
         case Turn(prompt_id, listening) if job.phase is Phase.WAITING:
+            if now >= job.deadline:
+                return _end(replace(job, turn=True), _late(job, now), now)
             prompt = evidence.submit(prompt_id, now, unbroken=listening)
             job = replace(_enter(job, Phase.SUBMITTING, now), attempt=job.attempt + 1, turn=True, prompt=prompt)
             return job, (Submit(prompt_id, job.fresh),)
@@ -150,15 +159,16 @@ def _wait(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
 
 
 def _follow(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
-    submitting = job.phase is Phase.SUBMITTING
+    """A prompt may be heard to run, and to end, before its submission is answered: the phase says nothing of that."""
+    unanswered = job.prompt is not None and not job.prompt.answered
     match event:
-        case Refused(fault) if submitting:
+        case Refused(fault) if unanswered:
             return _end(job, fault, now)
-        case Halved(fault) if submitting:
+        case Halved(fault) if unanswered:
             job, effects = _stop(job, fault, now)
             job, more = _stopping(job, evidence.Accepted(), now)
             return job, effects + more
-        case Unreached() if submitting:
+        case Unreached() if unanswered:
             return _requeue(replace(job, attempt=job.attempt - 1), now, alone=False)
     return _weigh(job, event, now)
 
@@ -172,10 +182,9 @@ def _weigh(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
     job = replace(job, prompt=weighed)
     if weighed.verdict is not None:
         deaf: Effects = (RenewSocket(),) if weighed.deaf else ()
-        crashed = isinstance(event, EngineGone)
-        job, effects = _crashed(job, now) if crashed else _conclude(job, weighed.verdict, now)
+        job, effects = _conclude(job, weighed.verdict, now)
         return job, deaf + effects
-    if isinstance(event, Began | Entered) and job.phase is not Phase.STOPPING:
+    if isinstance(event, Began | Entered):
         job = _enter(job, Phase.RUNNING, now)
     elif weighed.known and weighed.answered and job.phase is Phase.SUBMITTING:
         job = _enter(job, Phase.RUNNING if weighed.running else Phase.QUEUED, now)
@@ -197,6 +206,8 @@ def _conclude(job: Job, verdict: Verdict, now: float) -> tuple[Job, Effects]:
             return job, (*effects, FreeMemory()) if isinstance(fault, OutOfMemory) else effects
         case Stopped():
             return _end(job, Canceled("the prompt was interrupted at the engine by someone else"), now)
+        case Vanished() if job.prompt is not None and job.prompt.gone:
+            return _crashed(job, now)
         case Vanished():
             return _enter(job, Phase.CHECKING, now), (CheckInstance(),)
 
@@ -223,7 +234,7 @@ def _crashed(job: Job, now: float) -> tuple[Job, Effects]:
 
 
 def _again(job: Job, now: float, *, alone: bool) -> tuple[Job, Effects]:
-    if job.attempt >= job.max_attempts:
+    if job.attempt >= job.max_attempts + job.fresh:
         return _end(job, EngineFailed(f"the engine failed under this job {job.attempt} times"), now)
     return _requeue(job, now, alone=alone)
 
@@ -262,29 +273,28 @@ def _stop(job: Job, fault: Fault, now: float) -> tuple[Job, Effects]:
     job = replace(_enter(job, Phase.STOPPING, now), outcome=fault)
     if not prompt.answered:  # a submission under way can't be recalled: its answer is waited for
         return job, (Answer(fault),)
-    return replace(job, withdraw_at=now + WITHDRAWAL), (Answer(fault), Withdraw(prompt.prompt_id))
+    return replace(job, withdrawing=True), (Answer(fault), Withdraw(prompt.prompt_id))
 
 
 def _stopping(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
+    """Order the engine to let go of the prompt, one order at a time, until a look shows that it has."""
     prompt = job.prompt
-    if prompt is None or isinstance(event, Refused | Unreached | EngineGone):
+    if prompt is None or (isinstance(event, Refused | Unreached) and not prompt.answered):
         return _close(job, now)
-    if isinstance(event, Sight) and event.absent and prompt.known:
+    if isinstance(event, Sight) and prompt.known and evidence.misses(prompt, event):
         return _close(job, now)
     if isinstance(event, Halved):
         event = evidence.Accepted()
-    effects: Effects = ()
-    if isinstance(event, Withdrawn):
-        event = Wake()
-        prompt = replace(prompt, wake_at=now)
+    if isinstance(event, Withdrawn) and job.withdrawing:
+        job = replace(job, withdrawing=False, withdraw_at=now + WITHDRAWAL)
+        event, prompt = Wake(), replace(prompt, wake_at=now)
     weighed, look = evidence.step(prompt, event, now) if isinstance(event, News) else (prompt, False)
     if weighed.verdict is not None:
         return _close(replace(job, prompt=weighed), now)
-    if look:
-        effects = (Look(weighed.prompt_id),)
-    due = job.withdraw_at is None or now >= job.withdraw_at
-    if weighed.answered and due and not isinstance(event, Sound):
-        job = replace(job, withdraw_at=now + WITHDRAWAL)
+    effects: Effects = (Look(weighed.prompt_id),) if look else ()
+    due = not job.withdrawing and (job.withdraw_at is None or now >= job.withdraw_at)
+    if weighed.answered and due:
+        job = replace(job, withdrawing=True, withdraw_at=None)
         effects = (*effects, Withdraw(weighed.prompt_id))
     return replace(job, prompt=weighed), effects
 
@@ -298,7 +308,7 @@ def _end(job: Job, fault: Fault, now: float) -> tuple[Job, Effects]:
 
 def _close(job: Job, now: float) -> tuple[Job, Effects]:
     held: Effects = (LetGo(None),) if job.turn else ()
-    job = replace(_enter(job, Phase.DONE, now), turn=False, withdraw_at=None)
+    job = replace(_enter(job, Phase.DONE, now), turn=False)
     return job, (*held, Depart(), Unstage())
 
 
