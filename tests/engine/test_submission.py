@@ -9,7 +9,6 @@ import pytest
 from engine.errors import RefusedError
 from engine.submission import MAX_DEPTH, is_deep, read_submission
 
-
 ID = "0f9e8d7c-6b5a-4c3d-8e2f-1a0b9c8d7e6f"
 
 
