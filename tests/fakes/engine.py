@@ -258,9 +258,12 @@ class FakeEngine:
     # ---- what routes need
 
     def note_request(self, request: web.Request, body: Any) -> None:
-        path = request.path.removeprefix("/api") or "/"
-        self.requests.append(Asked(request.method, path, dict(request.query), body))
+        self.requests.append(Asked(request.method, _path(request), dict(request.query), body))
         self._changes.notify()
+
+    def holds_request(self, request: web.Request) -> bool:
+        """Whether a fault makes the request wait."""
+        return bool(self.faults.held_path) and _path(request).startswith(self.faults.held_path)
 
     async def serve_socket(self, request: web.Request) -> web.WebSocketResponse:
         """ComfyUI's greeting: the queue's length, and the node that runs if the prompt is this client's."""
@@ -332,3 +335,8 @@ class FakeEngine:
             self.sockets.publish(end, run.client_id)
         self.finished_prompts.append(prompt_id)
         self._changes.notify()
+
+
+def _path(request: web.Request) -> str:
+    """Without the prefix that every path may have."""
+    return request.path.removeprefix("/api") or "/"

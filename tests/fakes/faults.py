@@ -30,6 +30,8 @@ class Faults:
     """The next N posts of a prompt are answered 500 and nothing is queued."""
     refuse_connections: bool = False
     """New connections are reset at once; those that exist live on."""
+    held_path: str = ""
+    """Requests to paths that begin so are noted, and wait until this is changed and the engine told to `release`."""
     drop_socket_at: int | None = None
     """The socket that would get the Nth message from here on is cut in place of it (1: the next one)."""
     deaf_socket: int = 0

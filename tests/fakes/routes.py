@@ -79,6 +79,7 @@ class Routes:
             except ValueError:
                 body = raw
         self._engine.note_request(request, body)
+        await self._engine.until(lambda: not self._engine.holds_request(request))
         try:
             return await handler(request)
         except (TypeError, KeyError, AttributeError, ValueError):

@@ -339,3 +339,17 @@ async def test_the_versions_of_2026_want_canonical_ids_and_cancel_by_id() -> Non
                 assert await cancel.json() == {"cancelled": expected}
         assert "execution_interrupted" in labels(await talker.follow(running))
         assert engine.executed_prompts == [running]
+
+
+async def test_held_paths_are_answered_after_release() -> None:
+    async with FakeEngine() as engine, talk(engine.url) as talker:
+        engine.faults.held_path = "/prompt"
+        posting = asyncio.create_task(talker.submit(image_graph(1)))
+        await engine.until(lambda: engine.asked("POST", "/prompt"))
+        assert (await talker.get("/queue"))["queue_pending"] == []
+        assert engine.posted_prompts == []
+        engine.faults.held_path = ""
+        engine.release()
+        prompt_id = await posting
+        assert engine.posted_prompts == [prompt_id]
+        await talker.follow(prompt_id)

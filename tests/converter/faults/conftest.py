@@ -19,7 +19,7 @@ async def engine() -> AsyncIterator[FakeEngine]:
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The patiences of evidence, in the same proportions and five times as short."""
-    for name in ("SILENCE", "ABSENCE", "LATENESS", "LAST_RETRY"):
+    for name in ("SILENCE", "ABSENCE", "LATENESS", "DELIVERY", "LAST_RETRY"):
         monkeypatch.setattr(evidence, name, getattr(evidence, name) / 5)
 
 

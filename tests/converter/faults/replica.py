@@ -82,37 +82,43 @@ class Stream:
         self.comments = 0
         self._rest = b""
 
-    async def read(self) -> Event | None:
-        """The next event, None at the end of the stream."""
-        while True:
-            block, found, rest = self._rest.partition(b"\n\n")
-            if not found:
-                chunk = await self.response.content.readany()
-                if not chunk:
-                    assert not self._rest, "the stream broke off in the middle of an event"
-                    return None
-                self._rest += chunk
-                continue
-            self._rest = rest
-            lines = block.decode().split("\n")
-            self.comments += sum(line.startswith(":") for line in lines)
-            fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
-            if fields:
-                self.heard.append(Event(int(fields["id"]), fields["event"], json.loads(fields["data"])))
-                return self.heard[-1]
+    async def advance(self) -> bool:
+        """Take one more event or comment in; whether there was one."""
+        while b"\n\n" not in self._rest:
+            chunk = await self.response.content.readany()
+            if not chunk:
+                assert not self._rest, "the stream broke off in the middle of an event"
+                return False
+            self._rest += chunk
+        block, _, self._rest = self._rest.partition(b"\n\n")
+        if block.startswith(b":"):
+            self.comments += 1
+        else:
+            fields = dict(line.split(": ", 1) for line in block.decode().split("\n"))
+            self.heard.append(Event(int(fields["id"]), fields["event"], json.loads(fields["data"])))
+        return True
+
+    async def until_comments(self, count: int) -> None:
+        """So many comments have come."""
+        async with asyncio.timeout(PATIENCE):
+            while self.comments < count:
+                assert await self.advance(), "the stream ended"
 
     async def until(self, name: str, **data: Any) -> Event:
         """The next event of that name whose data have these members."""
         async with asyncio.timeout(PATIENCE):
-            while (event := await self.read()) is not None:
-                if event.name == name and data.items() <= event.data.items():
-                    return event
+            seen = len(self.heard)
+            while await self.advance():
+                for event in self.heard[seen:]:
+                    if event.name == name and data.items() <= event.data.items():
+                        return event
+                seen = len(self.heard)
         raise AssertionError(f"the stream ended without {name} {data}: {self.heard}")
 
     async def last(self) -> Event:
         """The last event, once the stream has ended."""
         async with asyncio.timeout(PATIENCE):
-            while await self.read() is not None:
+            while await self.advance():
                 pass
         return self.heard[-1]
 

@@ -1,0 +1,174 @@
+"""Jobs that outlive their request: begun, found, watched by many, kept, and forgotten in time."""
+
+import asyncio
+
+import pytest
+
+from tests.converter.faults.graphs import LARGE, passed_through, picture
+from tests.converter.faults.replica import colors, converter
+from tests.fakes.engine import FakeEngine
+from tests.fakes.pictures import color_of
+
+ASYNC = {"Prefer": "respond-async"}
+
+
+async def test_a_job_goes_on_without_its_caller_and_is_found(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold()
+        accepted = await caller.run(picture(0x123456), ASYNC)
+        assert accepted.status == 202
+        assert accepted.headers["Preference-Applied"] == "respond-async"
+        place = accepted.headers["Location"]
+        assert place == f"/v1/jobs/{accepted.document['id']}"
+        await engine.until_held()
+        running = await caller.until_job(accepted.document["id"], "running")
+        assert running["outputs"] == []
+        assert running["progress"]["nodes_total"] == 2
+        engine.release()
+        done = await caller.until_job(accepted.document["id"], "succeeded")
+        assert colors(done) == [0x123456]
+        raw = await caller.get(place, Accept="image/png")
+        assert color_of(raw.body) == 0x123456
+
+
+async def test_a_failed_job_is_found_with_its_problem(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        graph = passed_through("TestRaise", kind="ValueError", message="no such luck")
+        accepted = await caller.run(graph, ASYNC, id="luckless")
+        assert accepted.status == 202
+        failed = await caller.until_job("luckless", "failed")
+        assert (failed["error"]["code"], failed["error"]["status"]) == ("execution_failed", 422)
+
+
+@pytest.mark.parametrize("prefer", ["wait=0", "wait=0, respond-async", "WAIT=0"])
+async def test_a_wait_that_is_over_leaves_a_job_behind(engine: FakeEngine, prefer: str) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold()
+        accepted = await caller.run(picture(0x123456), {"Prefer": prefer}, id="patient")
+        assert accepted.status == 202
+        assert "wait=0" in accepted.headers["Preference-Applied"]
+        engine.release()
+        assert colors(await caller.until_job("patient", "succeeded")) == [0x123456]
+
+
+async def test_a_wait_that_is_long_enough_gets_the_answer(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        reply = await caller.run(picture(0x123456), {"Prefer": "wait=20", "Accept": "image/png"})
+        assert (reply.status, color_of(reply.body)) == (200, 0x123456)
+
+
+async def test_large_outputs_of_a_job_are_answered_again_and_again(engine: FakeEngine) -> None:
+    async with converter(engine.url, keep_bytes=1_000_000) as caller:
+        for color in (1, 2, 3):
+            await caller.run(picture(color), ASYNC, id=f"job-{color}", extra_data=LARGE)
+            await caller.until_job(f"job-{color}", "succeeded")
+        for _ in range(2):
+            assert colors(await caller.job("job-3")) == [3]
+        oldest = await caller.get("/v1/jobs/job-1")
+        assert (oldest.status, oldest.code) == (410, "expired"), "the bound on memory holds"
+
+
+async def test_finished_jobs_expire_and_are_forgotten(engine: FakeEngine) -> None:
+    async with converter(engine.url, keep_jobs=0.8) as caller:
+        await caller.run(picture(1), ASYNC, id="brief")
+        await caller.until_job("brief", "succeeded")
+        codes: list[str] = []
+        async with asyncio.timeout(20):
+            while codes[-1:] != ["not_found"]:
+                reply = await caller.get("/v1/jobs/brief")
+                code = "kept" if reply.status == 200 else reply.code
+                codes += [code] if codes[-1:] != [code] else []
+        assert codes == ["kept", "expired", "not_found"]
+        assert (await caller.run(picture(2), id="brief")).colors == [2], "the id may be used again"
+
+
+async def test_an_id_that_is_known_is_in_use(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold()
+        running = caller.start(picture(1), id="taken")
+        await engine.until_held()
+        second = await caller.run(picture(2), id="taken")
+        assert (second.status, second.code) == (409, "id_in_use")
+        engine.release()
+        assert (await running).status == 200
+        third = await caller.run(picture(3), id="taken")
+        assert (third.status, third.code) == (409, "id_in_use")
+        assert len(engine.posted_prompts) == 2
+
+
+async def test_generated_ids_carry_the_replicas_tag(engine: FakeEngine) -> None:
+    async with converter(engine.url, public_url="https://pictures.example") as caller:
+        first, second = [await caller.run(picture(color), ASYNC) for color in (1, 2)]
+        tags = {reply.document["id"].split("-")[0] for reply in (first, second)}
+        assert len(tags) == 1
+        assert first.headers["Location"] == f"https://pictures.example/v1/jobs/{first.document['id']}"
+
+
+async def test_a_job_may_be_watched_from_any_point(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold("SaveImage")
+        await caller.run(passed_through("TestPreview", 0x123456, steps=3), ASYNC, id="watched")
+        async with caller.watch("watched") as first, caller.watch("watched") as second:
+            await first.until("status", state="running")
+            engine.release()
+            whole, other = await first.last(), await second.last()
+        assert whole == other
+        assert colors(whole.data) == [0x123456]
+        async with caller.watch("watched") as late:
+            await late.last()
+        assert [event.name for event in late.heard] == ["output", "result"]
+        async with caller.watch("watched", after=late.heard[0].id) as later:
+            await later.last()
+        assert [event.name for event in later.heard] == ["result"]
+        async with caller.watch("watched", after=whole.id) as latest:
+            assert not await latest.advance()
+
+
+async def test_of_two_watchers_one_may_leave(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold()
+        async with caller.events(picture(0x123456), id="shared") as owner:
+            await owner.until("status", state="running")
+            async with caller.watch("shared") as guest:
+                await guest.until("status")
+            async with caller.watch("shared") as guest:
+                await guest.until("status")
+                owner.response.close()
+                await engine.until_held()
+                engine.release()
+                last = await guest.last()
+        assert (last.name, colors(last.data)) == ("result", [0x123456])
+        assert engine.interrupts == []
+
+
+async def test_when_the_last_watcher_leaves_the_job_is_canceled(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold()
+        async with caller.events(picture(0x123456), id="shared") as owner:
+            await owner.until("status", state="running")
+            async with caller.watch("shared") as guest:
+                await guest.until("status")
+                owner.response.close()
+        await engine.until(lambda: engine.interrupts)
+        await caller.until_empty()
+        assert engine.interrupts == [engine.posted_prompts[-1]]
+        assert (await caller.job("shared"))["status"] == "canceled"
+
+
+async def test_a_watcher_of_a_job_that_goes_on_by_itself_may_leave(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold()
+        await caller.run(picture(0x123456), ASYNC, id="steady")
+        async with caller.watch("steady") as guest:
+            await guest.until("status", state="running")
+        engine.release()
+        assert colors(await caller.until_job("steady", "succeeded")) == [0x123456]
+        assert engine.interrupts == []
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/nobody", "/v1/jobs/nobody/events", "/v1/jobs/..%2F..%2Fx"])
+async def test_a_job_that_never_was(engine: FakeEngine, path: str) -> None:
+    async with converter(engine.url) as caller:
+        reply = await caller.get(path)
+        assert (reply.status, reply.code) == (404, "not_found")
+        assert (await caller.cancel("nobody")).status == 404
