@@ -133,6 +133,7 @@ class Errands:
 
         What stays open takes one of the bounded number of deliveries, for which a job waits with its ticket in hand.
         """
+        await self._stack.aclose()  # what an earlier prompt had open, its place among the deliveries included
         selection = self._order.selection
         self.outputs = collect(self._order.workflow, finished.outputs, selection.nodes)
         if not self.outputs:

@@ -37,6 +37,12 @@ async def test_a_file_that_is_missing_once_costs_one_more_run(engine: FakeEngine
         assert (await caller.run(picture(0x123456))).colors == [0x123456]
 
 
+async def test_one_more_run_takes_no_second_place_among_the_deliveries(engine: FakeEngine) -> None:
+    async with converter(engine.url, deliveries=1) as caller:
+        engine.faults.view_missing = 1
+        assert (await caller.run(picture(0x123456), timeout=20)).colors == [0x123456]
+
+
 async def test_an_engine_that_never_has_its_files_has_failed(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
         engine.faults.view_missing = 100
