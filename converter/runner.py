@@ -285,7 +285,8 @@ class Run:
             event = await work
         except Exception:  # a boundary: a mistake of ours ends this job, and never the replica
             log.exception("a task of a job failed", extra={"job": self.id})
-            self.feed(evidence.Unanswered())
+            for unknown in (evidence.Unanswered(), evidence.Unseen(), deeds.Withdrawn()):
+                self.feed(unknown)  # what the task was to tell, as far as anything waits for it
             event = deeds.Left(Internal("the service made a mistake with this job"))
         if event is not None:
             self.feed(event)
