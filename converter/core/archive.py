@@ -42,7 +42,8 @@ class Archive(Generic[R]):
         self._fleeting = 0
 
     def add(self, id: str, record: R, size: int, now: float, *, lasting: bool) -> None:
-        """Remember a record of `size` bytes under an id that is not known."""
+        """Remember a record of `size` bytes under an id of which there is no record."""
+        self._tombs.pop(id, None)
         self._entries[id] = _Entry(record, size + OVERHEAD, now + self._seconds, lasting)
         self._size += size + OVERHEAD
         self._fleeting += not lasting
@@ -55,7 +56,7 @@ class Archive(Generic[R]):
         return entry.record if entry else None
 
     def expired(self, id: str, now: float) -> bool:
-        """Whether there was such a record that has been dropped."""
+        """Whether the last record of this id has been dropped."""
         self._tidy(now)
         return id in self._tombs
 

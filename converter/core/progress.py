@@ -12,7 +12,11 @@ from converter.core.events import Advanced, Cached, Entered, Executed, NodeProgr
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`nodes` are those that will run; `step` and `steps` are those of the node that runs, where it counts any."""
+    """`nodes` are those that will run, `done` those of them that will not run again.
+
+    fraction: how much of the others has been done, in nodes. node_id, step, steps: the node that runs, and its steps
+    where it counts any.
+    """
 
     nodes: frozenset[str]
     done: frozenset[str] = frozenset()
@@ -35,6 +39,11 @@ def restart(state: Progress) -> Progress:
 
 def hear(state: Progress, sound: Sound) -> Progress:
     """The next snapshot; the same object if the sound changes nothing."""
+    heard = _hear(state, sound)
+    return state if heard == state else heard
+
+
+def _hear(state: Progress, sound: Sound) -> Progress:
     match sound:
         case Cached(nodes):
             return _raise(replace(state, done=state.done | (state.nodes & frozenset(nodes))))
@@ -43,17 +52,18 @@ def hear(state: Progress, sound: Sound) -> Progress:
         case Advanced(nodes):
             return _advance(state, nodes)
         case Executed(node_id) if node_id in state.nodes:
-            return _raise(replace(state, done=state.done | {node_id}))
+            return _raise(replace(state, done=state.done | {node_id}, fraction=0.0))
         case Succeeded():
             return replace(state, done=state.nodes, fraction=0.0, value=1.0)
     return state
 
 
 def _advance(state: Progress, nodes: tuple[NodeProgress, ...]) -> Progress:
-    finished = frozenset(node.node_id for node in nodes if node.finished)
+    done = state.done | (state.nodes & frozenset(node.node_id for node in nodes if node.finished))
     running = [node for node in nodes if not node.finished and node.maximum > 0]
-    fraction = sum(min(max(node.value / node.maximum, 0.0), 1.0) for node in running)
-    state = replace(state, done=state.done | (state.nodes & finished), fraction=fraction)
+    parts = {n.display_node_id: n.value / n.maximum for n in running if n.display_node_id in state.nodes - done}
+    fraction = sum(min(max(part, 0.0), 1.0) for part in parts.values())
+    state = replace(state, done=done, fraction=fraction)
     if running:
         last = running[-1]
         counts = last.maximum > 1
