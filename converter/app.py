@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from converter.api.bodies import Bounds
@@ -115,10 +116,10 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
     gate = Gate(_limits(settings), loop.time, metrics)
     watch = Watch(gate, settings.staleness, metrics)
     gate.on_stall = watch.stalled
-    url, command = _engine(settings)
     templates = _load_templates(settings.workflows_dir or WORKFLOWS)
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
+        url, command = _engine(settings, stack)
         client = await stack.enter_async_context(EngineClient(url, clock=loop.time))
         link = EngineLink(client, watch)
         child = None
@@ -181,7 +182,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _engine(settings: Settings) -> tuple[str, Sequence[str] | None]:
+def _engine(settings: Settings, stack: AsyncExitStack) -> tuple[str, Sequence[str] | None]:
     """Where the engine answers, and the command that starts it, None where it runs already.
 
     In a command `{port}` stands for a free port; else its own `--port` counts, or ComfyUI's default.
@@ -198,7 +199,10 @@ def _engine(settings: Settings) -> tuple[str, Sequence[str] | None]:
             'with the extra "engine"'
         )
     port = free_port()
-    return f"http://127.0.0.1:{port}", (sys.executable, "-m", "engine", "--demo", "--port", str(port))
+    # Replicas on one machine share models and outputs, but not the files that an engine removes when it starts.
+    temp = stack.enter_context(TemporaryDirectory(prefix="converter-engine-"))
+    command = (sys.executable, "-m", "engine", "--demo", "--port", str(port), "--temp-dir", temp)
+    return f"http://127.0.0.1:{port}", command
 
 
 def _own_port(command: Sequence[str]) -> int:
