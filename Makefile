@@ -18,7 +18,7 @@ help:
 	@echo 'make test     install what tests need, then run every check and every test'
 	@echo 'make check    style, types, and the rules of the architecture'
 	@echo 'make bench    measure what the converter costs (about five minutes); ARGS adds flags'
-	@echo 'make docs     write the generated tables of README.md anew'
+	@echo 'make docs     write what is generated in README.md and docs/ anew'
 	@echo 'make clean    remove $(VENV), caches and builds'
 	@echo
 	@echo 'PYTHON=$(PYTHON)  the Python to install with, 3.11 or newer'
@@ -46,7 +46,7 @@ bench: $(VENV)/.dev
 	@exec $(BIN)/python -m benchmarks.overhead $(ARGS)
 
 docs: $(VENV)/.dev
-	@$(BIN)/python -m tests.readme
+	@$(BIN)/python -m tests.docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov

@@ -1,0 +1,108 @@
+"""The documents as data: tables, which are made from the code, and snippets with the answers that are shown for them.
+
+`python -m tests.docs` writes the tables anew. Leaves running the snippets to `test_readme`. Invariant: what stands
+between two markers comes from the code alone.
+"""
+
+import ast
+import io
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter import cli, errors
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A script of the README, and the answer that is shown after it: its kind is json, http or text."""
+
+    title: str
+    script: str
+    kind: str = ""
+    answer: str = ""
+
+
+def snippets(text: str) -> list[Snippet]:
+    """The `sh` blocks, each with the block that follows it in its section, unless that is another script."""
+    found: list[Snippet] = []
+    for section in re.split(r"^(?=##+ )", text, flags=re.MULTILINE):
+        blocks = _BLOCK.findall(section)
+        for (kind, script), (next_kind, answer) in zip(blocks, [*blocks[1:], ("", "")], strict=False):
+            if kind == "sh":
+                shown = (next_kind, answer) if next_kind in ("json", "http", "text") else ("", "")
+                found.append(Snippet(f"{section.splitlines()[0].lstrip('# ')} {len(found)}", script, *shown))
+    return found
+
+
+def commands(text: str) -> list[str]:
+    """The lines after a prompt: what a person types, and no test runs."""
+    blocks = (block for kind, block in _BLOCK.findall(text) if kind == "console")
+    return [line[2:].partition("  #")[0] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def faults() -> str:
+    """The table of faults, from the classes: each with a code of its own, by status."""
+    rows = ["| Status | `code` | `retry` | When |", "| --- | --- | --- | --- |"]
+    concrete = (kind for kind in _descend(errors.Fault) if "code" in vars(kind) or kind is errors.Internal)
+    for kind in sorted(concrete, key=lambda kind: (kind.status, kind.code)):
+        when = re.sub(r" \(RFC [^)]*\)", "", " ".join((kind.__doc__ or "").split()))
+        rows.append(f"| {kind.status} | `{kind.code}` | {kind.retry} | {when} |")
+    return "\n".join(rows)
+
+
+def _descend(kind: type[errors.Fault]) -> Iterator[type[errors.Fault]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _descend(below)
+
+
+def settings() -> str:
+    """The table of settings, as `converter settings --markdown` prints it."""
+    with redirect_stdout(io.StringIO()) as printed:
+        cli.main(["settings", "--markdown"])
+    return printed.getvalue().strip()
+
+
+def modules(package: str) -> str:
+    """The table of a package's modules, each with the first sentence of its docstring."""
+    rows = ["| Module | What it is for |", "| --- | --- |"]
+    for path in sorted(
+        (ROOT / package).rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path)
+    ):
+        name = path.parent if path.name == "__init__.py" else path
+        docstring = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+        sentence = re.split(r"(?<=[.])\s(?=[A-Z`])", docstring)[0]
+        rows.append(f"| [`{name.relative_to(ROOT)}`](../{path.relative_to(ROOT)}) | {sentence} |")
+    return "\n".join(rows)
+
+
+def pages() -> dict[Path, str]:
+    """Every document that has something generated in it, as it should be."""
+    return {
+        README: _fill(README, {"faults": faults(), "settings": settings()}),
+        ARCHITECTURE: _fill(ARCHITECTURE, {package: modules(package) for package in ("converter", "engine")}),
+    }
+
+
+def _fill(page: Path, tables: dict[str, str]) -> str:
+    text = page.read_text()
+    for name, table in tables.items():
+        found = re.search(f"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", text, re.DOTALL)
+        if found is None:
+            raise ValueError(f"{page} must have the markers of {name}")
+        text = f"{text[: found.start()]}{found[1]}\n{table}\n\n{found[2]}{text[found.end() :]}"
+    return text
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        page.write_text(text)
