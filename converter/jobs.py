@@ -107,9 +107,13 @@ class Jobs:
         return run
 
     async def reopen(self, run: Run, stack: AsyncExitStack) -> Sequence[Item]:
-        """The outputs of a job that has succeeded, once more; raises Expired where their files are gone."""
+        """The outputs of a job that has succeeded, once more; raises Expired where their files are gone.
+
+        Files that are open take one of the bounded number of deliveries, for which the caller waits.
+        """
         if all(item.content is None or isinstance(item.content, bytes) for item in run.items):
             return run.items
+        await stack.enter_async_context(self._means.deliveries)
         try:
             return await open_items(self._means.files, run.outputs, run.order.selection, stack, hold=0)
         except Gone as error:

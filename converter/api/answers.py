@@ -14,7 +14,7 @@ from aiohttp import web
 
 from converter.core import sse
 from converter.core.negotiation import Wish
-from converter.errors import Fault, NotAcceptable, RequestTimeout, TooLarge
+from converter.errors import EngineFailed, Fault, NotAcceptable, RequestTimeout, TooLarge
 from converter.jobs import Jobs
 from converter.media.deliver import JsonBody, MultipartBody, disposition
 from converter.media.outputs import Broken, Item
@@ -25,6 +25,10 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 STALL = 60.0
 """Seconds for which a reader may take nothing before its answer is aborted."""
+
+SMALL = 2**16
+"""Bytes up to which an answer goes out in one write with its headers. aiohttp holds such a one in memory until the next
+on the same connection, so larger ones are streamed."""
 
 
 class Body(Protocol):
@@ -62,14 +66,19 @@ async def send_json(request: web.Request, run: Run, items: Sequence[Item]) -> we
 async def send_raw(request: web.Request, run: Run, items: Sequence[Item], wish: Wish, place: str) -> web.StreamResponse:
     """The bytes of the one output, or of several as multipart/mixed; raises NotAcceptable, which says how to choose."""
     headers = {"X-Job-Id": run.id}
-    if len(items) == 1 and wish.takes(items[0].output.content_type):
-        output = items[0].output
-        headers |= {"Content-Type": output.content_type, "Content-Disposition": disposition(output.name)}
+    if len(items) == 1 and (content_type := _call(items[0], wish)):
+        headers |= {"Content-Type": content_type, "Content-Disposition": disposition(items[0].output.name)}
         return await _send(request, _Single(items[0]), headers)
     if wish.multipart:
         body = MultipartBody(items)
         return await _send(request, body, headers | {"Content-Type": body.content_type})
     raise _not_acceptable(items, place)
+
+
+def _call(item: Item, wish: Wish) -> str | None:
+    """What the item may be sent as: what it is, else just bytes; None where neither is accepted."""
+    types = (item.output.content_type, "application/octet-stream")
+    return next((each for each in types if wish.takes(each.partition(";")[0])), None)
 
 
 def _not_acceptable(items: Sequence[Item], place: str) -> NotAcceptable:
@@ -94,12 +103,21 @@ class _Single:
 
 
 async def _send(request: web.Request, body: Body, headers: Mapping[str, str]) -> web.StreamResponse:
+    if len(body) <= SMALL:
+        return web.Response(body=await _join(body), headers=headers)
     response = web.StreamResponse(headers=headers)
     response.content_length = len(body)
     await response.prepare(request)
     await _write_all(request, response, body)
     await response.write_eof()
     return response
+
+
+async def _join(body: Body) -> bytes:
+    try:
+        return b"".join([piece async for piece in body])
+    except Broken as error:
+        raise EngineFailed("an output could not be read from the engine") from error
 
 
 async def _write_all(request: web.Request, response: web.StreamResponse, body: Body) -> None:

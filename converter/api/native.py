@@ -162,19 +162,21 @@ class Native:
             raise NotAcceptable(f"{detail}; {advice}", nodes=list(nodes))
 
     async def _answer(self, request: web.Request, run: Run, wish: Wish, preference: Preference) -> web.StreamResponse:
-        if preference.respond_async:
+        if preference.respond_async and preference.wait is None:
             return self._accepted(run, preference)
         with run.interested():
             if preference.wait is not None and not await _ends_within(run, preference.wait):
                 run.keep()
                 return self._accepted(run, preference)
             if wish.shape is Shape.STREAM:
-                response = await stream(request, run, self._jobs, owner=True, after=0, silence=self._silence)
+                response = await stream(request, run, self._jobs, owner=not run.kept, after=0, silence=self._silence)
                 run.delivered()
                 return response
             outcome = await asyncio.shield(run.outcome)
             if isinstance(outcome, Fault):
                 raise outcome
+            if run.kept:
+                return await self._send_again(request, run, wish)
             try:
                 return await self._send(request, run, run.items, wish)
             except NotAcceptable:
@@ -205,6 +207,9 @@ class Native:
             return await self.watch_job(request)
         if run.state != "succeeded":
             return web.json_response(self._describe(run, request[REQUEST_ID]))
+        return await self._send_again(request, run, wish)
+
+    async def _send_again(self, request: web.Request, run: Run, wish: Wish) -> web.StreamResponse:
         async with AsyncExitStack() as stack:
             return await self._send(request, run, await self._jobs.reopen(run, stack), wish)
 

@@ -9,8 +9,15 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from converter.media.outputs import Item
+
+_ATTRIBUTE = "!#$&+-.^_`|~"
+"""What an extended parameter has as it is, beside letters and digits (RFC 8187 section 3.2.1)."""
+
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+"""What a field value has as it is (RFC 9110 section 5.5); the percent sign stands for what is encoded."""
 
 
 def describe(item: Item) -> dict[str, Any]:
@@ -111,12 +118,14 @@ class MultipartBody:
             f"Content-Type: {output.content_type}",
             f"Content-Length: {item.size}",
             f"Content-Disposition: {disposition(output.name)}",
-            f"X-Node-Id: {output.node_id}",
+            f"X-Node-Id: {quote(output.node_id, safe=_VISIBLE, errors='replace')}",
         )
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def disposition(name: str) -> str:
-    """`Content-Disposition` for a file name (RFC 6266, quoted-string; what does not fit there is replaced)."""
-    safe = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)
-    return f'inline; filename="{safe}"'
+    """`Content-Disposition` for a file name: a plain one for all readers, the true one where it differs (RFC 6266)."""
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)
+    if plain == name:
+        return f'inline; filename="{plain}"'
+    return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe=_ATTRIBUTE, errors='replace')}"

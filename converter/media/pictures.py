@@ -33,27 +33,39 @@ async def convert(data: bytes, wanted: Format, quality: int | None) -> Converted
 
 
 def _convert(data: bytes, wanted: Format, quality: int) -> Converted:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if getattr(picture, "is_animated", False):
                 return Converted(data, None, "the picture is animated and was left as it is")
-            picture.load()
-            flat, warning = _flatten(picture) if wanted == "jpeg" else (picture, None)
+            fitting, warning = _fit(ImageOps.exif_transpose(picture), wanted)
             buffer = io.BytesIO()
-            flat.save(buffer, wanted, **({} if wanted == "png" else {"quality": quality}))
+            fitting.save(buffer, wanted, **({} if wanted == "png" else {"quality": quality}))
             return Converted(buffer.getvalue(), wanted, warning)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
-        return Converted(data, None, "the picture can't be read and was left as it is")
+    except Exception:  # a boundary: what Pillow's readers raise for broken bytes has no common class
+        return Converted(data, None, "the picture can't be converted and was left as it is")
 
 
-def _flatten(picture: "Image") -> "tuple[Image, str | None]":
+def _fit(picture: "Image", wanted: Format) -> "tuple[Image, str | None]":
+    """The picture in a mode that the format has, and what was lost."""
+    if picture.mode.startswith("I;16"):
+        if wanted == "png":
+            return picture, None
+        # Pillow's own conversion does not scale: everything above 255 would be white.
+        return picture.point(lambda value: value / 256).convert("L"), "16 bits a channel were made 8"
+    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        picture.info.pop("icc_profile", None)  # it describes the channels that are given up
+        return picture.convert("RGB"), None
+    if wanted != "jpeg" or not picture.has_transparency_data:
+        return (picture.convert("RGB") if wanted == "jpeg" else picture), None
+    return _flatten(picture), "transparent parts were laid on white, since jpeg has no transparency"
+
+
+def _flatten(picture: "Image") -> "Image":
     """JPEG has no transparency: what shines through is white."""
     from PIL import Image
 
-    if "A" not in picture.getbands() and "transparency" not in picture.info:
-        return picture.convert("RGB"), None
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture.convert("RGBA"))
-    return ground.convert("RGB"), "transparent parts were laid on white, since jpeg has no transparency"
+    return ground.convert("RGB")
