@@ -42,9 +42,10 @@ class JsonBody:
     """The result document, with each item's bytes as base64 `data`."""
 
     def __init__(self, document: Mapping[str, Any], items: Sequence[Item]) -> None:
-        """`document` has an empty list as its `outputs`, which the items fill."""
-        head, tail = json.dumps({**document, "outputs": []}, separators=(",", ":")).split('"outputs":[]', 1)
-        self._head, self._tail = f'{head}"outputs":['.encode(), f"]{tail}".encode()
+        """`document` has a member `outputs`, in whose place the items stand."""
+        place = uuid.uuid4().hex
+        head, tail = json.dumps({**document, "outputs": place}, separators=(",", ":")).split(f'"{place}"')
+        self._head, self._tail = f"{head}[".encode(), f"]{tail}".encode()
         self._items = items
         self._openings = [self._open(number, item) for number, item in enumerate(items)]
 
