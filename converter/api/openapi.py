@@ -22,8 +22,8 @@ from converter.errors import Fault, NotAcceptable, NotFound
 ABOUT = """Synchronous HTTP in front of an asynchronous diffusion engine such as ComfyUI.
 
 What goes wrong is told as problem details (RFC 9457) with a stable `code`, on every route. JSON is UTF-8; fields that
-a request has and this document has not are refused, while answers may get new ones. Whatever GET answers on the
-routes under `workflows` and `health`, HEAD answers without its body.
+a request has and this document has not are refused, while answers may get new ones. But for jobs, HEAD answers what
+GET does, without the body.
 """
 
 

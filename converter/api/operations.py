@@ -55,7 +55,7 @@ class Operation:
     """One route. `id` is unique; `parameters` are names in PARAMETERS; `faults` those that belong to the route."""
 
     id: str
-    tag: Literal["work", "workflows", "jobs", "health"]
+    tag: Literal["work", "workflows", "jobs", "health", "about"]
     summary: str
     answers: Mapping[int, Answer]
     description: str = ""
@@ -166,7 +166,7 @@ _NEGOTIATION = (
     "`Accept` decides on the answer: JSON with the bytes inside (the default), the bytes of the one output, or of "
     "several as multipart/mixed, or events while the job goes on. Who leaves early cancels the job, unless `Prefer` "
     "has let it go. A body of multipart/form-data has the JSON as its first part, `request`; "
-    '`{"part": NAME}` in place of an input\'s value refers to another part.'
+    '`{"part": NAME}` in place of an input\'s value refers to another part. Bodies may be compressed (gzip, deflate).'
 )
 
 _MEDIA = {
@@ -197,10 +197,10 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "Run a workflow",
         {200: _DONE, 202: _ACCEPTED},
         _NEGOTIATION,
-        ("Prefer",),
-        RunRequest,
-        _RUNS,
-        _WORK_FAULTS,
+        parameters=("Prefer",),
+        body=RunRequest,
+        examples=_RUNS,
+        faults=_WORK_FAULTS,
     ),
     ("GET", "/v1/workflows"): Operation(
         "list_templates",
@@ -222,8 +222,8 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "Run a workflow that is here",
         {200: _DONE, 202: _ACCEPTED},
         _NEGOTIATION,
-        ("name", "Prefer"),
-        TemplateRequest,
+        parameters=("name", "Prefer"),
+        body=TemplateRequest,
         faults=(NotFound, *_WORK_FAULTS),
     ),
     ("GET", "/v1/jobs/{id}"): Operation(
@@ -238,7 +238,7 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
             )
         },
         "`Accept` decides on the answer as it does for the request that began the job.",
-        ("id", "Last-Event-ID"),
+        parameters=("id", "Last-Event-ID"),
         faults=(NotFound, NotAcceptable, Expired, EngineFailed),
     ),
     ("GET", "/v1/jobs/{id}/events"): Operation(
@@ -255,7 +255,7 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "Cancel a job",
         {200: Answer("The job as it is by then.", {"application/json": refer("Job")})},
         "Idempotent; a job that has ended stays as it is.",
-        ("id",),
+        parameters=("id",),
         faults=(NotFound, Expired),
     ),
 }
@@ -291,7 +291,7 @@ _PROBES: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/openapi.json"): Operation(
         "describe",
-        "health",
+        "about",
         "This document",
         {
             200: Answer("An OpenAPI document.", {"application/json": {"type": "object"}}, ("ETag",)),

@@ -46,9 +46,8 @@ def _about(schema: Schema, description: str) -> Schema:
     return {**schema, "description": description}
 
 
-def _or_null(schema: Schema, description: str = "") -> Schema:
-    about = {"description": description} if description else {}
-    return {**schema, "type": [schema["type"], "null"], **about}
+def _or_null(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 _FLAG: Schema = {"type": "boolean"}
@@ -97,8 +96,8 @@ _WORK: dict[str, Schema] = {
     ),
     "Engine": _object(
         {
-            "instance": _or_null(TEXT, "Changes when the engine restarts."),
-            "prompt_id": _or_null(TEXT, "The prompt at the engine."),
+            "instance": _about(_or_null(TEXT), "Changes when the engine restarts."),
+            "prompt_id": _about(_or_null(TEXT), "The prompt at the engine."),
         }
     ),
     "Result": _object(
@@ -136,8 +135,8 @@ _WORK: dict[str, Schema] = {
     "Status": _object(
         {
             "state": {"enum": [*_UNDER_WAY, "restarted"]},
-            "position": _or_null(_COUNT, "Prompts that run before."),
-            "estimated_seconds": _or_null(_SECONDS, "Until the engine should be done."),
+            "position": _about(_or_null(_COUNT), "Prompts that run before."),
+            "estimated_seconds": _about(_or_null(_SECONDS), "Until the engine should be done."),
         }
     ),
     "Progress": _object(
@@ -145,7 +144,7 @@ _WORK: dict[str, Schema] = {
             "value": {"type": "number", "minimum": 0, "maximum": 1, "description": "Never goes back."},
             "nodes_done": _COUNT,
             "nodes_total": _COUNT,
-            "node_id": _or_null(TEXT, "The node that runs."),
+            "node_id": _about(_or_null(TEXT), "The node that runs."),
             "class_type": _or_null(TEXT),
             "step": _or_null(_COUNT),
             "steps": _or_null(_COUNT),
@@ -201,7 +200,7 @@ _REST: dict[str, Schema] = {
             "ready": _FLAG,
             "live": _FLAG,
             "started": _FLAG,
-            "service_seconds": _or_null(_SECONDS, "What a prompt takes, as measured."),
+            "service_seconds": _about(_or_null(_SECONDS), "What a prompt takes, as measured."),
             "engine_depth": _about(_COUNT, "Prompts given to the engine at once."),
             "version": TEXT,
         }

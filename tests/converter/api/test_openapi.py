@@ -1,8 +1,7 @@
 """The OpenAPI document against the service itself: what it says is what is there, and what is there it says."""
 
-import asyncio
+import base64
 import json
-import shutil
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,16 @@ import pytest
 from aiohttp import FormData, web
 from openapi_spec_validator import validate
 
-import converter.app
+from converter import app
 from converter.api.openapi import OpenApi
 from converter.api.operations import SAMPLE_IMAGE
+from converter.api.server import make_app
 from tests.converter.api.document import Document
 from tests.converter.faults.graphs import passed_through, picture, text, two_pictures
 from tests.converter.faults.replica import Caller, Reply
 from tests.converter.faults.replica import converter as running
 from tests.fakes.engine import FakeEngine
 from tests.fakes.faults import Faults
-
-SHIPPED = Path(converter.app.WORKFLOWS)
 
 CONTRACT = {
     400: {"invalid_request"},
@@ -52,11 +50,8 @@ ANYWHERE = {"unauthorized", "forbidden", "method_not_allowed", "rate_limited", "
 @pytest.fixture
 def templates(tmp_path: Path) -> Path:
     """The templates that ship, on a checkpoint that the scripted engine has."""
-    for path in SHIPPED.glob("*.*"):
-        shutil.copy(path, tmp_path)
-        if path.suffix == ".json":
-            workflow = path.read_text().replace('"demo"', '"sd15-tiny.safetensors"')
-            (tmp_path / path.name).write_text(workflow)
+    for path in app.WORKFLOWS.glob("*.*"):
+        (tmp_path / path.name).write_text(path.read_text().replace('"demo"', '"sd15-tiny.safetensors"'))
     return tmp_path
 
 
@@ -98,23 +93,21 @@ async def test_it_has_the_routes_that_are_registered_and_no_others(
     engine: FakeEngine, templates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered: set[tuple[str, str]] = set()
-    make_app = converter.app.make_app
 
     def note(routes: Iterable[web.RouteDef], *rest: Any) -> web.Application:
         listed = list(routes)
         registered.update((route.method, route.path) for route in listed)
         return make_app(listed, *rest)
 
-    monkeypatch.setattr(converter.app, "make_app", note)
+    monkeypatch.setattr(app, "make_app", note)
     async with running(engine.url, workflows_dir=templates) as caller:
         document = Document((await caller.get("/openapi.json")).document)
     described = {(method, path) for method, path, _ in document.operations()}
-    typed = {("POST", f"/v1/workflows/{path.stem}") for path in templates.glob("*.toml")}
-    assert typed
+    typed = {("POST", "/v1/workflows/txt2img"), ("POST", "/v1/workflows/img2img")}
     assert described == registered | typed
 
 
-def test_a_route_without_a_description_is_no_secret() -> None:
+def test_a_route_without_a_description_is_found_at_the_start() -> None:
     async def hidden(request: web.Request) -> web.Response:
         raise AssertionError(request)
 
@@ -193,7 +186,7 @@ async def test_every_kind_of_answer_is_described(caller: Caller, document: Docum
         "image/*": (200, "image/png"),
         "video/*": (406, "application/problem+json"),
         "audio/*": (406, "application/problem+json"),
-        "application/octet-stream": (200, "image/png"),
+        "application/octet-stream": (200, "application/octet-stream"),
         "multipart/mixed": (200, "multipart/mixed"),
         "text/event-stream": (200, "text/event-stream"),
     }
@@ -258,6 +251,7 @@ async def test_every_event_is_described(engine: FakeEngine, caller: Caller, docu
         for event in stream.heard:
             document.check({"id": str(event.id), "event": event.name, "data": event.data}, "Event")
             seen.add(event.name)
+        assert all("data" not in output for output in stream.all("output"))
     async with caller.events(picture(7)) as stream:
         engine.hold()
         await engine.until_held()
@@ -270,21 +264,26 @@ async def test_every_event_is_described(engine: FakeEngine, caller: Caller, docu
     assert seen == {"status", "progress", "preview", "output", "result", "error"}
 
 
+async def test_a_picture_that_is_not_converted_says_so(caller: Caller, document: Document) -> None:
+    graph = two_pictures(0xFF0000, 0x0000FF)
+    graph["4"] = {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["3", 0]}}
+    options = {"filename_prefix": "a", "fps": 6.0, "lossless": True, "quality": 80, "method": "default"}
+    graph["2"] = {"class_type": "SaveAnimatedWEBP", "inputs": {"images": ["4", 0], **options}}
+    reply = await caller.run(graph, outputs={"format": "jpeg"})
+    assert reply.document["outputs"][0]["warning"]
+    document.judge("POST", "/v1/run", reply)
+
+
 async def test_the_parts_of_a_form_are_as_described(caller: Caller, document: Document) -> None:
     graph = picture(1)
     graph["1"] = {"class_type": "LoadImage", "inputs": {"image": {"part": "photo"}}}
     form = FormData()
     form.add_field("request", json.dumps({"workflow": graph}), content_type="application/json")
-    form.add_field("photo", _sample_bytes(), filename="photo.png", content_type="image/png")
+    photo = base64.b64decode(SAMPLE_IMAGE.partition(",")[2])
+    form.add_field("photo", photo, filename="photo.png", content_type="image/png")
     reply = await caller.ask("POST", "/v1/run", data=form)
     assert reply.status == 200
     document.judge("POST", "/v1/run", reply)
-
-
-def _sample_bytes() -> bytes:
-    import base64
-
-    return base64.b64decode(SAMPLE_IMAGE.partition(",")[2])
 
 
 async def test_templates_and_probes_are_as_described(caller: Caller, document: Document) -> None:
@@ -295,6 +294,8 @@ async def test_templates_and_probes_are_as_described(caller: Caller, document: D
                 reply = await caller.get(path.format(name=name))
                 assert reply.status == 200
                 document.judge(method, path, reply)
+                head = await caller.ask("HEAD", path.format(name=name))
+                assert (head.status, head.body) == (200, b"")
 
 
 # Faults ------------------------------------------------------------------------------------------------------------
