@@ -4,6 +4,8 @@ RFC 9110 section 12.5.1 (quality values, most specific range wins) and RFC 7240 
 case-insensitive, unknown ones are ignored). Invariant: no header value raises; what can't be read is not there.
 """
 
+import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -40,10 +42,8 @@ class Wish:
     ranges: tuple[Range, ...]
 
     def takes(self, content_type: str) -> bool:
-        """Whether an answer of this content type is acceptable; the most specific matching range decides."""
-        matching = [r for r in self.ranges if r.matches(content_type)]
-        best = max(matching, key=lambda r: (r.type != "*") + (r.subtype != "*"), default=None)
-        return best is not None and best.quality > 0
+        """Whether an answer of this content type is acceptable."""
+        return _weigh(self.ranges, content_type) > 0
 
     @property
     def multipart(self) -> bool:
@@ -58,23 +58,33 @@ class Wish:
         return taken[0] if len(taken) == 1 else None
 
 
-_RAW_TYPES = frozenset(("image", "video", "audio", "multipart"))
+_RAW_TYPES = frozenset(("image", "video", "audio", "multipart", "*"))
 
 
 def read_accept(header: str | None) -> Wish | None:
     """The wish that an `Accept` header states; None if nothing that this service makes is acceptable."""
-    ranges = _ranges(header) if header and header.strip() else (Range("*", "*", 1.0),)
+    ranges = _ranges(header or "") or (Range("*", "*", 1.0),)
+    json = _weigh(ranges, "application/json")
     offers: list[tuple[float, int, Shape]] = []
     for accepted in ranges:
-        shape = _shape(accepted)
-        if shape is not None and accepted.quality > 0:
+        shape = _shape(accepted, json=json > 0)
+        quality = json if shape is Shape.JSON else accepted.quality
+        if shape is not None and quality > 0:
             preference = {Shape.STREAM: 1, Shape.RAW: 0}.get(shape, 2)
-            offers.append((accepted.quality, preference, shape))
+            offers.append((quality, preference, shape))
     return Wish(max(offers, key=lambda offer: offer[:2])[2], ranges) if offers else None
 
 
-def _shape(accepted: Range) -> Shape | None:
-    if accepted.matches("application/json"):
+def _weigh(ranges: tuple[Range, ...], content_type: str) -> float:
+    """The quality of a content type: that of the most specific range that it falls into, 0 if there is none."""
+    matching = [r for r in ranges if r.matches(content_type)]
+    best = max(matching, key=lambda r: (r.type != "*") + (r.subtype != "*"), default=None)
+    return 0.0 if best is None else best.quality
+
+
+def _shape(accepted: Range, *, json: bool) -> Shape | None:
+    """The shape that a range asks for. A wildcard means JSON, or the bytes if JSON is ruled out elsewhere (`json`)."""
+    if json and accepted.matches("application/json"):
         return Shape.JSON
     if (accepted.type, accepted.subtype) == ("text", "event-stream"):
         return Shape.STREAM
@@ -85,22 +95,30 @@ def _shape(accepted: Range) -> Shape | None:
 
 def _ranges(header: str) -> tuple[Range, ...]:
     found = []
-    for item in header.split(",")[:64]:
-        media, *parameters = (piece.strip().lower() for piece in item.split(";"))
+    for item in _split(header, ","):
+        media, *parameters = (piece.strip().lower() for piece in _split(item, ";") or ("",))
         kind, slash, subtype = media.partition("/")
-        if slash and kind and subtype and " " not in media:
-            found.append(Range(kind, subtype, _quality(parameters)))
+        quality = _quality(parameters)
+        if slash and kind and subtype and " " not in media and quality is not None:
+            found.append(Range(kind, subtype, quality))
     return tuple(found)
 
 
-def _quality(parameters: list[str]) -> float:
+def _split(text: str, mark: str) -> list[str]:
+    """The pieces of a list, at most 64; a mark within a quoted string separates nothing (RFC 9110 section 5.6)."""
+    return re.findall(rf"""(?:[^{mark}"]|"(?:[^"\\]|\\.?)*"?)+""", text)[:64]
+
+
+def _quality(parameters: list[str]) -> float | None:
+    """The weight among a range's parameters (RFC 9110 section 12.4.2), None if it can't be read."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
             try:
-                return min(max(float(value.strip()), 0.0), 1.0)
+                quality = float(value.strip())
             except ValueError:
-                return 0.0
+                return None
+            return None if math.isnan(quality) else min(max(quality, 0.0), 1.0)
     return 1.0
 
 
@@ -121,8 +139,8 @@ class Preference:
 def read_prefer(headers: list[str]) -> Preference:
     """The preferences of all `Prefer` headers together; of a repeated one the first counts (RFC 7240 section 2)."""
     respond_async, wait = False, None
-    for item in ",".join(headers).split(",")[:64]:
-        name, _, value = item.split(";")[0].partition("=")
+    for item in _split(",".join(headers), ","):
+        name, _, value = item.partition(";")[0].partition("=")
         name, value = name.strip().lower(), value.strip().strip('"')
         if name == "respond-async":
             respond_async = True
