@@ -112,7 +112,7 @@ class Errands:
             running, pending = prompt_id in view.running, prompt_id in view.pending
             record = None if running or pending else await _read_record(self._means, prompt_id)
         except LinkError as error:
-            log.info("a look failed: %s", error, extra={"job": self._order.id})
+            log.debug("a look failed: %s", error, extra={"job": self._order.id})
             return evidence.Unseen()
         return Sight(view.asked_at, running, pending, record)
 
@@ -125,7 +125,7 @@ class Errands:
         try:
             await self._means.link.withdraw(prompt_id)
         except LinkError as error:
-            log.info("a withdrawal failed: %s", error, extra={"job": self._order.id})
+            log.debug("a withdrawal failed: %s", error, extra={"job": self._order.id})
         return deeds.Withdrawn()
 
     async def collect(self, finished: evidence.Finished, *, hold: int | None) -> Event:

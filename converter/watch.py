@@ -50,7 +50,8 @@ WarmUp = Callable[[], Awaitable[str]]
 class Watch:
     """Watches one engine. `instance` names its present start, None while it is not known to be up.
 
-    The history record of the warm-up is the mark by which an engine is known again: it is gone after a restart.
+    The history record of the warm-up is the mark by which an engine is known again: it is gone after a restart. So is
+    every prompt in its queue; one that is still there shows the same where somebody has cleared the history.
     `output_classes`: classes of nodes that are outputs, None until they are known. `warmed` is set for good by the
     first warm-up that succeeds.
     """
@@ -64,6 +65,7 @@ class Watch:
         self._interval = min(INTERVAL, staleness / 4)
         self._metrics = metrics
         self._mark: str | None = None
+        self._seen: frozenset[str] = frozenset()
         self._generation: int | None = None
         self._doubt = True
         self._stall: str | None = None
@@ -139,7 +141,7 @@ class Watch:
         try:
             view = await link.client.queue(timeout=self._staleness)
             if self._doubt:
-                await self._identify(link)
+                await self._identify(link, view)
         except Unreachable:
             self._unreached()
         except LinkError as error:
@@ -148,8 +150,8 @@ class Watch:
         else:
             self._share(view, link)
 
-    async def _identify(self, link: EngineLink) -> None:
-        if self.instance is not None and not await self._recognizes(link):
+    async def _identify(self, link: EngineLink, view: QueueView) -> None:
+        if self.instance is not None and not await self._recognizes(link, view):
             self._gone("the engine has restarted", link)
         if self.instance is None:
             features = await link.client.features(timeout=self._staleness)
@@ -165,7 +167,9 @@ class Watch:
         self._doubt = False
         self._certain.set()
 
-    async def _recognizes(self, link: EngineLink) -> bool:
+    async def _recognizes(self, link: EngineLink, view: QueueView) -> bool:
+        if not self._seen.isdisjoint(view.running + view.pending):
+            return True
         if self._mark is None:
             return False
         return await link.client.history(self._mark, timeout=self._staleness) is not None
@@ -184,7 +188,8 @@ class Watch:
             strangers_pending=tuple(p for p in view.pending if p not in pending),
         )
         self._gate.observe(looked)
-        strangers = frozenset(view.running + view.pending) - frozenset(link.prompts)
+        self._seen = frozenset(view.running + view.pending)
+        strangers = self._seen - frozenset(link.prompts)
         self._gate.decide(admission.Strangers(len(strangers)))
         link.glance(view)
 
@@ -235,5 +240,5 @@ class Watch:
     def _gone(self, reason: str, link: EngineLink) -> None:
         """The engine is gone with all that it knew."""
         self._down(reason)
-        self.instance = self._mark = None
+        self.instance, self._mark, self._seen = None, None, frozenset()
         link.engine_gone()
