@@ -29,9 +29,10 @@ run: $(VENV)/.engine
 	@echo '==> Starting the converter and its engine (Ctrl-C stops both)'
 	@exec $(BIN)/converter serve $(ARGS)
 
+# The tests of one file share what they start, so they stay in one process.
 test: check
 	@echo '==> Running the tests in $(WORKERS) processes'
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	@echo '==> Checking style'

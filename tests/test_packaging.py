@@ -23,8 +23,6 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
 
 def require(requirements: list[str], seen: dict[str, Path]) -> dict[str, Path]:
     """Everything that a bare install brings: top-level file or folder by name, as it is installed here."""

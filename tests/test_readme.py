@@ -26,7 +26,7 @@ SHOWN_AT = "http://127.0.0.1:3000"
 VARYING = {"id", "instance", "prompt_id", "request_id", "position", "estimated_seconds"}
 """Members whose values are another each time, or each moment."""
 
-pytestmark = [pytest.mark.xdist_group("readme"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_scripts_answer_as_shown(snippet: docs.Snippet, address: str, desk: Path
 
 
 def test_pictures_of_the_scripts_are_pictures(desk: Path) -> None:
-    """After the scripts, which are on the same worker."""
+    """After the scripts have run: the tests of one file stay together and in order."""
     heads = {name: (desk / name).read_bytes()[:12] for name in ("picture.png", "heart.png", "night.webp")}
     assert heads["picture.png"][:8] == heads["heart.png"][:8] == b"\x89PNG\r\n\x1a\n"
     assert heads["night.webp"][8:] == b"WEBP"

@@ -20,10 +20,10 @@ REPOSITORY = Path(__file__).parent.parent.parent
 FAKES = {"fake": "0.3.64", "fake of 2026": "0.38.1"}
 ENGINES = [
     *map(pytest.param, FAKES),
-    pytest.param("embedded", marks=[pytest.mark.xdist_group("embedded engine"), pytest.mark.timeout(180)]),
+    pytest.param("embedded", marks=pytest.mark.timeout(180)),
 ]
 if "COMFYUI_URL" in os.environ:
-    ENGINES.append(pytest.param("real", marks=pytest.mark.xdist_group("real engine")))
+    ENGINES.append(pytest.param("real"))
 
 
 @pytest.fixture(scope="session")
