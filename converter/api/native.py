@@ -228,6 +228,7 @@ class Native:
 
     def _describe(self, run: Run, request_id: str = "") -> dict[str, Any]:
         document = run.document()
+        del document["outputs"]  # what a job without a result has is not none, but not known
         if run.state == "succeeded":
             return document
         if not run.outcome.done():

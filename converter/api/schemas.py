@@ -118,7 +118,6 @@ _WORK: dict[str, Schema] = {
         {
             "id": TEXT,
             "status": {"enum": [*_UNDER_WAY, *_ENDED]},
-            "outputs": _list({}, maxItems=0),
             "timings": refer("Timings"),
             "engine": refer("Engine"),
             "inputs": {"type": "object"},
