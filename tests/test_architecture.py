@@ -47,7 +47,7 @@ ENGINE = modules("engine")
 
 def imports(path: Path, module: str) -> set[str]:
     """Full names of everything that a file imports, also inside functions."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
