@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +109,7 @@ class Replica:
 async def run_replica(settings: Settings, environment: Mapping[str, str]) -> AsyncIterator[Replica]:
     """Everything that one replica is made of, running; it listens from the start, and is ready later.
 
-    `environment` is that of an engine child. Raises CannotStart, and OSError where the address is taken.
+    `environment` is that of an engine child. Raises CannotStart.
     """
     loop = asyncio.get_running_loop()
     metrics = Metrics()
@@ -132,8 +132,7 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
         means = _means(settings, link, watch, metrics)
         jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout)
         await stack.enter_async_context(jobs)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        stack.callback(group.create_task(watch.run(link, jobs.warm_up, child)).cancel)
+        await stack.enter_async_context(_beside(watch.run(link, jobs.warm_up, child)))
         native = Native(
             gate,
             jobs,
@@ -148,8 +147,29 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
         routes = [*native.routes(), *probes.routes()]
         openapi = OpenApi(routes, templates.values(), settings.public_url or "")
         app = make_app([*routes, *openapi.routes()], lambda: gate.closed)
-        address = await stack.enter_async_context(listen(app, settings.host, settings.port, settings.keep_alive))
+        try:
+            address = await stack.enter_async_context(listen(app, settings.host, settings.port, settings.keep_alive))
+        except OSError as error:
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
+            raise CannotStart(f"can't listen on {settings.host}, port {settings.port}: {reason}") from None
         yield Replica(gate, jobs, watch, address)
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do the work as long as this is entered; where it fails, the block is canceled and the failure raised."""
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        try:
+            yield
+        except Exception as error:  # raised again below: the group would wrap it
+            failure = error
+        finally:
+            task.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics) -> Means:
