@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -31,65 +31,61 @@ SHARED_MEDIAN, SHARED_THROUGHPUT = AtMost(0.9), AtLeast(1.15)
 CPU = AtMost(2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """One way to get a picture; `converter` is None for the direct client."""
-
-    name: str
-    client: Client
-    converter: Converter | None = None
-
-
 async def latency(plan: Plan) -> list[Finding]:
-    """Zero-work pictures at three concurrencies: median, throughput, processor time a request, looks a request."""
-    findings: list[Finding] = []
-    async with AsyncExitStack() as stack:
-        modes = await _open_modes(stack, plan)
-        for mode in modes:
-            await load(mode.client, partial(paint, "warm"), 4, 0.5)
-        first = modes[1].converter
-        assert first is not None
-        looks, asked = await _looks(first), 0
-        for concurrency, seconds in SLOTS.items():
-            rounds = await _take_turns(modes, partial(paint, f"c{concurrency}"), concurrency, seconds, plan.rounds)
-            findings += _compare(rounds, concurrency)
-            asked += sum(len(slot.latencies) for name in ("raw", "json") for slot, _ in rounds[name])
-        findings.append(Finding("latency", "looks a request", (await _looks(first) - looks) / asked, ""))
-        findings.append(Finding("latency", "RSS afterwards", first.rss(), "MB"))
+    """Zero-work pictures at three concurrencies, then the same with the engine's output folder shared."""
+    findings = await _compare_with_bare(plan, {"raw": "image/png", "json": "application/json"})
+    if plan.engine.output is not None:
+        shared = replace(plan, flags=("--output-dir", str(plan.engine.output), *plan.flags))
+        findings += await _compare_with_bare(shared, {"shared": "image/png"})
     return findings
 
 
-async def _open_modes(stack: AsyncExitStack, plan: Plan) -> list[Mode]:
-    session = await stack.enter_async_context(open_session())
-    bare = await stack.enter_async_context(open_bare(plan.engine.url))
-    plain = await stack.enter_async_context(run_converter(plan.engine, *plan.flags))
-    modes = [
-        Mode("bare", bare),
-        Mode("raw", Caller(plain.url, session, "image/png"), plain),
-        Mode("json", Caller(plain.url, session, "application/json"), plain),
-    ]
-    if plan.engine.output is not None:
-        flags = ("--output-dir", str(plan.engine.output), *plan.flags)
-        shared = await stack.enter_async_context(run_converter(plan.engine, *flags))
-        modes.append(Mode("shared", Caller(shared.url, session, "image/png"), shared))
-    return modes
+async def _compare_with_bare(plan: Plan, callers: Mapping[str, str]) -> list[Finding]:
+    """Median, throughput, processor time a request and looks a request of callers, by what they accept.
+
+    One converter at a time is there: the engine tells every open websocket of every prompt.
+    """
+    findings: list[Finding] = []
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_session())
+        bare = await stack.enter_async_context(open_bare(plan.engine.url))
+        converter = await stack.enter_async_context(run_converter(plan.engine, *plan.flags))
+        modes: dict[str, Client] = {"bare": bare}
+        modes |= {name: Caller(converter.url, session, accept) for name, accept in callers.items()}
+        for client in modes.values():
+            await load(client, partial(paint, "warm"), 4, 0.5)
+        looks, asked = await _looks(converter), 0
+        for concurrency, seconds in SLOTS.items():
+            make = partial(paint, f"c{concurrency}")
+            rounds = await _take_turns(modes, converter, make, concurrency, seconds, plan.rounds)
+            findings += _compare(rounds, concurrency)
+            asked += sum(len(slot.latencies) for name in callers for slot, _ in rounds[name])
+        names = ", ".join(callers)
+        findings.append(Finding("latency", f"{names}: looks a request", (await _looks(converter) - looks) / asked, ""))
+        findings.append(Finding("latency", f"{names}: RSS afterwards", converter.rss(), "MB"))
+    return findings
 
 
 async def _take_turns(
-    modes: list[Mode], make: Callable[[], Graph], concurrency: int, seconds: float, rounds: int
+    modes: Mapping[str, Client],
+    converter: Converter,
+    make: Callable[[], Graph],
+    concurrency: int,
+    seconds: float,
+    rounds: int,
 ) -> Mapping[str, list[tuple[Slot, float]]]:
     """A slot of each mode in each round, and the milliseconds of processor time that the converter spent a request.
 
     Who begins changes from round to round.
     """
     measured: dict[str, list[tuple[Slot, float]]] = defaultdict(list)
+    names = list(modes)
     for number in range(rounds):
-        shift = number % len(modes)
-        for mode in modes[shift:] + modes[:shift]:
-            before = mode.converter.cpu() if mode.converter else 0.0
-            slot = await load(mode.client, make, concurrency, seconds)
-            spent = mode.converter.cpu() - before if mode.converter else 0.0
-            measured[mode.name].append((slot, 1000 * spent / len(slot.latencies)))
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            before = converter.cpu()
+            slot = await load(modes[name], make, concurrency, seconds)
+            measured[name].append((slot, 1000 * (converter.cpu() - before) / len(slot.latencies)))
     return measured
 
 
