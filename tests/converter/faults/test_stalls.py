@@ -1,0 +1,133 @@
+"""Engines that answer and do nothing: FAILED with the reason, and back by themselves; silence alone is no stall."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from converter import app
+from converter.gate import Limits
+from converter.settings import Settings
+from tests.converter.faults.graphs import picture
+from tests.converter.faults.replica import Caller, converter
+from tests.fakes.engine import FakeEngine
+
+QUICK: dict[str, Any] = {"staleness": 1.0, "stall_patience": 0.8}
+"""Settings with which a stall shows within a second or two."""
+
+
+@pytest.fixture(autouse=True)
+def quick_to_see_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no setting: how long prompts may be pending while none runs."""
+    make = app._limits
+
+    def shorten(settings: Settings) -> Limits:
+        limits = make(settings)
+        return replace(limits, readiness=replace(limits.readiness, pending_patience=0.8))
+
+    monkeypatch.setattr(app, "_limits", shorten)
+
+
+async def reason(caller: Caller) -> str:
+    """Why `/readyz` says 503."""
+    probe = await caller.get("/readyz")
+    assert probe.status == 503
+    return str(probe.document["reason"])
+
+
+async def test_a_worker_that_died_of_our_prompt(engine: FakeEngine) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        engine.faults.dead_worker = "running"
+        running = caller.start(picture(0x123456))
+        await caller.until(lambda: caller.state == "FAILED")
+        assert "no progress" in await reason(caller)
+        refused = await caller.run(picture(1))
+        assert (refused.status, refused.code) == (503, "engine_down")
+        assert (await caller.get("/livez")).status == 200
+        engine.faults.dead_worker = ""
+        await engine.crash()
+        await engine.restart()
+        assert (await running).colors == [0x123456]
+        await caller.until_ready()
+
+
+async def test_a_worker_that_takes_nothing_any_more(engine: FakeEngine) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        engine.faults.dead_worker = "pending"
+        tasks = [caller.start(picture(color)) for color in (1, 2, 3)]
+        await caller.until(lambda: caller.state == "FAILED")
+        assert "pending" in await reason(caller)
+        assert caller.tickets == 3
+        engine.faults.dead_worker = ""
+        engine.release()
+        assert [(await task).colors for task in tasks] == [[1], [2], [3]]
+        await caller.until_ready()
+
+
+async def test_a_worker_that_died_of_a_strangers_prompt(engine: FakeEngine) -> None:
+    async with converter(engine.url, **QUICK, max_timeout=100) as caller:
+        engine.faults.dead_worker = "pending"
+        engine.put_stranger()
+        await caller.until(lambda: caller.state == "FAILED")
+        assert "pending" in await reason(caller)
+        engine.faults.dead_worker = ""
+        engine.release()
+        await caller.until_ready()
+
+
+async def test_a_long_prompt_that_is_heard_of_is_no_stall_once_it_moves(engine: FakeEngine) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        engine.hold()
+        running = caller.start(picture(0x123456))
+        await caller.until(lambda: caller.state == "FAILED")
+        engine.release()
+        assert (await running).colors == [0x123456]
+        await caller.until_ready()
+
+
+async def test_a_long_prompt_whose_socket_was_lost_is_no_stall(engine: FakeEngine) -> None:
+    """The engine tells the new socket nothing about it, so its silence says nothing."""
+    async with converter(engine.url, **QUICK) as caller:
+        engine.hold()
+        running = caller.start(picture(0x123456))
+        await engine.until_held()
+        engine.drop_sockets()
+        await engine.until(lambda: engine.sockets.open)
+        states = set()
+        reads = len(engine.asked("GET", "/queue"))
+
+        def observe() -> bool:
+            states.add(caller.state)
+            return len(engine.asked("GET", "/queue")) > reads + 10
+
+        await caller.until(observe)
+        assert states == {"READY"}
+        engine.release()
+        assert (await running).colors == [0x123456]
+
+
+async def test_a_long_prompt_of_a_stranger_is_no_stall(engine: FakeEngine) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        engine.hold()
+        engine.put_stranger()
+        await engine.until_held()
+        waiting = caller.start(picture(1))
+        reads = len(engine.asked("GET", "/queue"))
+        await engine.until(lambda: len(engine.asked("GET", "/queue")) > reads + 10)
+        assert caller.state == "READY"
+        engine.release()
+        assert (await waiting).colors == [1]
+        assert not engine.interrupts
+
+
+async def test_an_engine_that_does_not_answer_is_not_ready(engine: FakeEngine) -> None:
+    async with converter(engine.url, staleness=0.6, stall_patience=2.0) as caller:
+        engine.faults.held_path = "/queue"
+        await caller.until(lambda: not caller.ready)
+        assert "last read" in await reason(caller)
+        await caller.until(lambda: caller.state == "FAILED")
+        assert "has not answered" in await reason(caller)
+        engine.faults.held_path = ""
+        engine.release()
+        await caller.until_ready()
+        assert (await caller.run(picture(1))).colors == [1]
