@@ -83,7 +83,7 @@ async def _download(session: ClientSession, url: str) -> float:
 
 async def sse(plan: Plan) -> list[Finding]:
     """500 open event streams on one running job: by how much the memory rises, and how late progress arrives."""
-    length = 10.0 if plan.quick else 20.0
+    length = 6.0 if plan.quick else 20.0
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_session())
         bare = await stack.enter_async_context(open_bare(plan.engine.url))

@@ -22,7 +22,7 @@ class Plan:
     @property
     def rounds(self) -> int:
         """In how many rounds the modes take turns."""
-        return 3 if self.quick else 9
+        return 4 if self.quick else 12
 
 
 async def plant_picture(bare: Bare, tag: str) -> None:

@@ -1,7 +1,7 @@
 """What the converter costs in time: latency, throughput and its own processor time, against the direct client.
 
 Everything is compared within one run, in short slots that take turns, since what else the machine does changes from
-one minute to the next. A ratio is the median of the ratios of the rounds. Leaves memory to `memory`.
+one minute to the next. A ratio is the median over the quieter half of the rounds. Leaves memory to `memory`.
 """
 
 import asyncio
@@ -11,24 +11,35 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from statistics import median
+from time import perf_counter
 
 from benchmarks.clients import Caller, Client, open_bare, open_session
 from benchmarks.load import Slot, load, percentile
 from benchmarks.plan import PICTURE, Plan, plant_picture
-from benchmarks.processes import Converter, run_converter
+from benchmarks.processes import Converter, run_converter, spend
 from benchmarks.report import AtLeast, AtMost, Finding
 from benchmarks.workflows import Graph, paint, repeat, sleep
 
-SLOTS: Mapping[int, float] = {1: 0.4, 16: 0.6, 64: 1.2}
+SLOTS: Mapping[int, float] = {1: 0.3, 16: 0.5, 64: 1.0}
 """Seconds of a slot by concurrency: enough for some dozens of answers to each caller."""
 
 MEDIANS: Mapping[int, AtMost] = {1: AtMost(1.15), 16: AtMost(1.10), 64: AtMost(1.10)}
 THROUGHPUT: Mapping[int, AtLeast] = {16: AtLeast(0.95), 64: AtLeast(0.95)}
 SHARED_MEDIAN, SHARED_THROUGHPUT = AtMost(0.9), AtLeast(1.15)
 CPU = AtMost(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A slot of each mode; the converter's milliseconds of processor time a request in it; what others took of all."""
+
+    slots: Mapping[str, Slot]
+    spent: Mapping[str, float]
+    others: float
 
 
 async def latency(plan: Plan) -> list[Finding]:
@@ -41,7 +52,7 @@ async def latency(plan: Plan) -> list[Finding]:
 
 
 async def _compare_with_bare(plan: Plan, callers: Mapping[str, str]) -> list[Finding]:
-    """Median, throughput, processor time a request and looks a request of callers, by what they accept.
+    """Median, throughput, processor time a request, and looks, of callers by what they accept.
 
     One converter at a time is there: the engine tells every open websocket of every prompt.
     """
@@ -54,14 +65,13 @@ async def _compare_with_bare(plan: Plan, callers: Mapping[str, str]) -> list[Fin
         modes |= {name: Caller(converter.url, session, accept) for name, accept in callers.items()}
         for client in modes.values():
             await load(client, partial(paint, "warm"), 4, 0.5)
-        looks, asked = await _looks(converter), 0
+        looks = await _looks(converter)
         for concurrency, seconds in SLOTS.items():
             make = partial(paint, f"c{concurrency}")
             rounds = await _take_turns(modes, converter, make, concurrency, seconds, plan.rounds)
             findings += _compare(rounds, concurrency)
-            asked += sum(len(slot.latencies) for name in callers for slot, _ in rounds[name])
         names = ", ".join(callers)
-        findings.append(Finding("latency", f"{names}: looks a request", (await _looks(converter) - looks) / asked, ""))
+        findings.append(Finding("latency", f"{names}: looks, all told", await _looks(converter) - looks, ""))
         findings.append(Finding("latency", f"{names}: RSS afterwards", converter.rss(), "MB"))
     return findings
 
@@ -73,36 +83,37 @@ async def _take_turns(
     concurrency: int,
     seconds: float,
     rounds: int,
-) -> Mapping[str, list[tuple[Slot, float]]]:
-    """A slot of each mode in each round, and the milliseconds of processor time that the converter spent a request.
-
-    Who begins changes from round to round.
-    """
-    measured: dict[str, list[tuple[Slot, float]]] = defaultdict(list)
+) -> list[Round]:
+    """A slot of each mode in each round; who begins changes. The half of the rounds in which others did least."""
+    taken: list[Round] = []
     names = list(modes)
     for number in range(rounds):
         shift = number % len(names)
+        slots, spent = {}, {}
+        begun, (_, before_all) = perf_counter(), spend()
         for name in names[shift:] + names[:shift]:
             before = converter.cpu()
-            slot = await load(modes[name], make, concurrency, seconds)
-            measured[name].append((slot, 1000 * (converter.cpu() - before) / len(slot.latencies)))
-    return measured
+            slots[name] = await load(modes[name], make, concurrency, seconds)
+            spent[name] = 1000 * (converter.cpu() - before) / len(slots[name].latencies)
+        share = (spend()[1] - before_all) / (perf_counter() - begun) / (os.cpu_count() or 1)
+        taken.append(Round(slots, spent, share))
+    return sorted(taken, key=lambda each: each.others)[: ceil(rounds / 2)]
 
 
-def _compare(rounds: Mapping[str, list[tuple[Slot, float]]], concurrency: int) -> list[Finding]:
+def _compare(rounds: list[Round], concurrency: int) -> list[Finding]:
     find = partial(Finding, "latency")
-    bare = [slot for slot, _ in rounds["bare"]]
     at = f"concurrency {concurrency:>2}"
+    bare = [each.slots["bare"] for each in rounds]
     findings = [
         find(f"{at}: bare, median", 1000 * median(slot.median for slot in bare), "ms"),
         find(f"{at}: bare, throughput", median(slot.throughput for slot in bare), "/s"),
+        find(f"{at}: processors taken by others", 100 * median(each.others for each in rounds), "%"),
     ]
-    for name in (name for name in rounds if name != "bare"):
+    for name in (name for name in rounds[0].slots if name != "bare"):
         shared = name == "shared"
-        pairs = [(slot, other) for (slot, _), other in zip(rounds[name], bare, strict=True)]
-        slower = [slot.median / other.median for slot, other in pairs]
-        faster = [slot.throughput / other.throughput for slot, other in pairs]
-        spent = [cpu for _, cpu in rounds[name]]
+        slower = [each.slots[name].median / each.slots["bare"].median for each in rounds]
+        faster = [each.slots[name].throughput / each.slots["bare"].throughput for each in rounds]
+        spent = [each.spent[name] for each in rounds]
         goal = SHARED_MEDIAN if shared else MEDIANS[concurrency]
         findings.append(find(f"{at}: {name}, median", median(slower), "x bare", goal, slower))
         if concurrency in THROUGHPUT:
@@ -121,7 +132,7 @@ async def _looks(converter: Converter) -> float:
 async def progress(plan: Plan) -> list[Finding]:
     """A job of 200 progress messages: the converter's processor time, unwatched and as an event stream."""
     find = partial(Finding, "progress")
-    jobs = 3 if plan.quick else 10
+    jobs = 2 if plan.quick else 10
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_session())
         bare = await stack.enter_async_context(open_bare(plan.engine.url))
