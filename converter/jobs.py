@@ -10,6 +10,7 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from converter.gate import FreePlace, Ticket
 from converter.means import Means
 from converter.media.outputs import Broken, Gone, Item, open_items
 from converter.runner import Run
+from converter.telemetry import Metrics
 
 WITHDRAWAL = 5.0
 """Seconds that the engine is given at the end to let go of what is given up."""
@@ -125,7 +127,8 @@ class Jobs:
         """Run the warm-up, outputs included, beside all orders; the id of its prompt. Raises its fault."""
         order = Order(self.name(), self._warmup, self._warmup_timeout)
         place = FreePlace(self._now())
-        run = Run(self._means, order, place, self._means.inputs.stage(order), kept=True)
+        uncounted = replace(self._means, metrics=Metrics())  # it is no job that anybody asked for
+        run = Run(uncounted, order, place, self._means.inputs.stage(order), kept=True)
         await run.carry()
         outcome = run.outcome.result()
         if isinstance(outcome, Fault):
