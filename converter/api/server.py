@@ -38,6 +38,7 @@ def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web
         response.headers["Server"] = "converter"
         if closing():
             response.force_close()
+            response.headers["Connection"] = "close"  # aiohttp has decided on this header before the hook runs
 
     app = web.Application(middlewares=[_answer_always])
     app.add_routes(
