@@ -1,0 +1,162 @@
+"""Inputs that come with a request: staged exactly as they are, and nothing that only looks like one is touched."""
+
+import base64
+import json
+import logging
+
+import pytest
+from aiohttp import FormData
+
+from tests.converter.faults.graphs import loaded, picture, text
+from tests.converter.faults.phases import data_uri
+from tests.converter.faults.replica import Caller, Reply, converter
+from tests.fakes.engine import FakeEngine
+from tests.fakes.pictures import encode, solid
+
+RED, CYAN = 0xFF0000, 0x00FFFF
+FILE = encode(solid(RED, 8, 8)[0])
+
+
+async def send_parts(caller: Caller, document: object, **parts: bytes) -> Reply:
+    """The document as the first part of a form, and files beside it."""
+    form = FormData()
+    form.add_field("request", json.dumps(document), content_type="application/json")
+    for name, data in parts.items():
+        form.add_field(name, data, filename=name, content_type="image/png")
+    return await caller.ask("POST", "/v1/run", data=form)
+
+
+@pytest.mark.parametrize("value", [data_uri(RED), base64.b64encode(FILE).decode()])
+async def test_inputs_inside_the_workflow_arrive_as_they_are(engine: FakeEngine, value: str) -> None:
+    async with converter(engine.url) as caller:
+        assert (await caller.run(loaded(value))).colors == [CYAN]
+        [upload] = engine.uploads
+        assert engine.folders.locate(upload["name"], kind="input", subfolder=upload["subfolder"]).read_bytes() == FILE
+
+
+async def test_inputs_beside_the_workflow_arrive_as_they_are(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        graph = loaded("")
+        graph["1"]["inputs"]["image"] = {"part": "photo"}
+        assert (await send_parts(caller, {"workflow": graph}, photo=FILE)).colors == [CYAN]
+        missing = await send_parts(caller, {"workflow": graph}, other=FILE)
+        assert (missing.status, missing.code) == (422, "invalid_input")
+
+
+async def test_the_same_bytes_are_there_once(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        for _ in range(3):
+            assert (await caller.run(loaded(data_uri(RED)))).colors == [CYAN]
+        assert len({upload["name"] for upload in engine.uploads}) == 1
+
+
+async def test_in_a_shared_folder_nothing_is_left(engine: FakeEngine) -> None:
+    folder = engine.folders.root / "input"
+    async with converter(engine.url, input_dir=str(folder)) as caller:
+        for _ in range(2):
+            assert (await caller.run(loaded(data_uri(RED)))).colors == [CYAN]
+        await caller.until_empty()
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+async def test_a_file_that_the_engine_has_is_named_as_it_is(engine: FakeEngine) -> None:
+    (engine.folders.root / "input" / "mine.png").write_bytes(FILE)
+    async with converter(engine.url) as caller:
+        assert (await caller.run(loaded("mine.png"))).colors == [CYAN]
+        assert engine.uploads == []
+
+
+@pytest.mark.parametrize(
+    "value", ["/etc/passwd", "../../secret.png", "http://169.254.169.254/latest", "data:image/png;base64,!!!"]
+)
+async def test_what_leads_elsewhere_is_refused_before_anything_is_done(engine: FakeEngine, value: str) -> None:
+    async with converter(engine.url) as caller:
+        reply = await caller.run(loaded(value))
+        assert (reply.status, reply.code) == (422, "invalid_input")
+        assert reply.document["node_id"] == "1"
+        assert engine.uploads == []
+        assert len(engine.posted_prompts) == 1
+        assert not caller.tickets
+
+
+@pytest.mark.parametrize("words", ["http://127.0.0.1:1/x.png", "data:image/png;base64,AAAA", "/etc/passwd"])
+async def test_a_text_that_looks_like_an_input_stays_a_text(engine: FakeEngine, words: str) -> None:
+    async with converter(engine.url) as caller:
+        [output] = (await caller.run(text(words))).document["outputs"]
+        assert output["text"] == words
+        assert engine.uploads == []
+
+
+async def test_orders_that_are_being_staged_count(engine: FakeEngine) -> None:
+    async with converter(engine.url, capacity=2) as caller:
+        engine.faults.held_path = "/upload"
+        tasks = [caller.start(loaded(data_uri(RED))) for _ in range(2)]
+        await engine.until(lambda: len(engine.asked("POST", "/upload")) == 2)
+        probe = await caller.get("/readyz")
+        assert (probe.status, probe.document["state"]) == (503, "BUSY")
+        assert (await caller.run(picture(1))).code == "queue_full"
+        engine.faults.held_path = ""
+        engine.release()
+        assert [(await task).colors for task in tasks] == [[CYAN]] * 2
+
+
+async def test_who_is_staged_holds_up_nobody(engine: FakeEngine) -> None:
+    async with converter(engine.url, engine_depth=1) as caller:
+        engine.faults.held_path = "/upload"
+        slow = caller.start(loaded(data_uri(RED)))
+        await engine.until(lambda: engine.asked("POST", "/upload"))
+        assert (await caller.run(picture(1))).colors == [1]
+        engine.faults.held_path = ""
+        engine.release()
+        assert (await slow).colors == [CYAN]
+
+
+async def test_a_job_whose_input_the_engine_does_not_take_is_known_to_have_failed(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError
+
+    async with converter(engine.url) as caller:
+        monkeypatch.setattr(engine.folders, "store_upload", refuse)
+        accepted = await caller.run(loaded(data_uri(RED)), {"Prefer": "respond-async"}, id="unlucky")
+        assert accepted.status == 202
+        failed = await caller.until_job("unlucky", "failed")
+        assert failed["error"]["code"] == "engine_failed"
+
+
+@pytest.mark.parametrize("job_id", ["../../x", "a/b", "", ".hidden", "x" * 65, "a b"])
+async def test_ids_that_could_lead_anywhere_are_refused(engine: FakeEngine, job_id: str) -> None:
+    async with converter(engine.url) as caller:
+        reply = await caller.run(picture(1), id=job_id)
+        assert (reply.status, reply.code) == (400, "invalid_request")
+        assert reply.document["problems"][0]["pointer"] == "/id"
+
+
+async def test_secrets_reach_the_engine_and_nobody_else(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with converter(engine.url) as caller:
+        secrets = {"api_key_comfy_org": "hush-hush", "auth_token_comfy_org": "hush-too"}
+        reply = await caller.run(picture(1), id="quiet", extra_data=secrets)
+        sent = engine.asked("POST", "/prompt")[-1].body["extra_data"]
+        assert secrets.items() <= sent.items()
+        failed = await caller.run(picture(1, save="NoSuchNode"), extra_data=secrets)
+        kept = await caller.get("/v1/jobs/quiet")
+        told = reply.body + failed.body + kept.body + (await caller.get("/status")).body
+        assert b"hush" not in told
+        assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize("accept", ["application/json, text/plain, */*", "*/*", "APPLICATION/JSON", None])
+async def test_usual_headers_of_clients_are_understood(engine: FakeEngine, accept: str | None) -> None:
+    async with converter(engine.url) as caller:
+        headers = {"Content-Type": "application/json; charset=utf-8"} | ({"Accept": accept} if accept else {})
+        body = json.dumps({"workflow": picture(1)}).encode()
+        assert (await caller.ask("POST", "/v1/run", headers, data=body)).colors == [1]
+
+
+async def test_outputs_in_subfolders_come_back(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        reply = await caller.run(picture(7, prefix="deep/er/still"))
+        assert reply.colors == [7]
+        assert reply.document["outputs"][0]["name"] == "still_00001_.png"
