@@ -12,7 +12,7 @@ from typing import Any
 
 from converter.core import progress
 from converter.core.deeds import Outcome
-from converter.core.events import Picture, Sound
+from converter.core.events import Advanced, Picture, Sound
 from converter.core.journal import Entry, Journal
 from converter.errors import Fault
 
@@ -76,7 +76,8 @@ class Chronicle:
 
     def hear(self, sound: Sound, now: float) -> None:
         """A sound of the prompt, which may be progress."""
-        self._decoded_at = now
+        if isinstance(sound, Advanced):
+            self._decoded_at = now
         heard = progress.hear(self._progress, sound)
         if heard is not self._progress:
             self._progress = heard

@@ -48,7 +48,7 @@ def _hear(state: Progress, sound: Sound) -> Progress:
         case Cached(nodes):
             return _raise(replace(state, done=state.done | (state.nodes & frozenset(nodes))))
         case Entered(node_id) if node_id != state.node_id:
-            return _raise(replace(state, node_id=node_id, fraction=0.0, step=None, steps=None))
+            return _enter(state, node_id)
         case Advanced(nodes):
             return _advance(state, nodes)
         case Executed(node_id) if node_id in state.nodes:
@@ -58,8 +58,18 @@ def _hear(state: Progress, sound: Sound) -> Progress:
     return state
 
 
+def _enter(state: Progress, node_id: str) -> Progress:
+    """A node that gives way to another counts as done until it is entered again (a lazy one), or a snapshot shows it
+    still running (an async one): the snapshot that would say so may have been passed over.
+    """
+    left = state.nodes & {state.node_id} if state.node_id is not None else frozenset()
+    done = (state.done | left) - {node_id}
+    return _raise(replace(state, done=done, node_id=node_id, fraction=0.0, step=None, steps=None))
+
+
 def _advance(state: Progress, nodes: tuple[NodeProgress, ...]) -> Progress:
-    done = state.done | (state.nodes & frozenset(node.node_id for node in nodes if node.finished))
+    unfinished = frozenset(node.display_node_id for node in nodes if not node.finished)
+    done = (state.done - unfinished) | (state.nodes & frozenset(node.node_id for node in nodes if node.finished))
     running = [node for node in nodes if not node.finished and node.maximum > 0]
     parts = {n.display_node_id: n.value / n.maximum for n in running if n.display_node_id in state.nodes - done}
     fraction = sum(min(max(part, 0.0), 1.0) for part in parts.values())

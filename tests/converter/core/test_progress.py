@@ -91,6 +91,22 @@ def test_nodes_that_another_puts_in_count_as_part_of_it() -> None:
     assert (state.value, len(state.done), state.node_id) == (0.125, 0, "4")
 
 
+def test_a_node_that_gives_way_is_done_without_a_snapshot_that_says_so() -> None:
+    state = follow(Entered("1"), Entered("2"), Entered("3"))
+    assert (state.done, state.value, state.node_id) == (frozenset("12"), 0.5, "3")
+    assert follow(Entered("9"), Entered("4"), state=state).done == frozenset("123")
+
+
+def test_a_lazy_node_that_is_entered_again_is_not_done_yet() -> None:
+    state = follow(Entered("3"), Entered("1"), Entered("3"))
+    assert (state.done, state.value) == (frozenset("1"), 0.25)
+
+
+def test_an_async_node_that_still_runs_is_not_done() -> None:
+    state = follow(Entered("1"), Entered("2"), Advanced((at("1", 0, 1), at("2", 1, 2))))
+    assert (state.done, state.value) == (frozenset(), 0.25)
+
+
 def test_success_is_the_whole() -> None:
     state = follow(Entered("2"), Succeeded())
     assert (state.value, state.done) == (1.0, frozenset("1234"))
