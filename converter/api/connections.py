@@ -46,7 +46,7 @@ class Connection(web.RequestHandler):
             log.error("a connection failed", exc_info=exc, extra={"request": request_id})
             fault = Internal("the service made a mistake")
         response = render(fault, request_id)
-        response.headers["X-Request-Id"] = request_id
+        response.headers.update({"X-Request-Id": request_id, "Server": "converter"})
         response.force_close()
         return response
 
