@@ -5,6 +5,7 @@ Invariant: a name that an engine gives never leads out of the shared folder.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -86,27 +87,43 @@ class SharedFolder:
             yield _Read(stream, size, first)
 
     def _begin(self, file: FileRef) -> tuple[IO[bytes], int, bytes]:
-        path = (self._folder / file.subfolder / file.filename).resolve()
-        if not path.is_relative_to(self._folder):
-            raise Gone(f"{file.filename} leads out of the output folder")
         try:
+            path = (self._folder / file.subfolder / file.filename).resolve()
+            if not path.is_relative_to(self._folder):
+                raise Gone(f"{file.filename} leads out of the output folder")
+            if not path.is_file():  # opening a pipe would wait for its writer
+                raise Gone(f"{file.filename} is no file")
             stream = path.open("rb", buffering=0)
         except OSError as error:
             raise Gone(f"{file.filename}: {error.strerror}") from error
-        return stream, path.stat().st_size, stream.read(CHUNK)
+        try:
+            size = os.fstat(stream.fileno()).st_size
+            return stream, size, stream.read(min(size, CHUNK))
+        except OSError as error:
+            stream.close()
+            raise Broken(f"{file.filename}: {error.strerror}") from error
 
 
 class _Read:
+    """As many bytes as the file had when it was opened, whatever happens to it meanwhile."""
+
     def __init__(self, stream: IO[bytes], size: int, first: bytes) -> None:
         self._stream = stream
         self.size: int | None = size
+        self._left = size
         self._first = first
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        left, chunk = self.size or 0, self._first
+        chunk = self._first
         while chunk:
-            left -= len(chunk)
+            self._left -= len(chunk)
             yield chunk
-            chunk = await asyncio.to_thread(self._stream.read, CHUNK) if left > 0 else b""
-        if left > 0:
+            chunk = await asyncio.to_thread(self._read) if self._left else b""
+        if self._left:
             raise Broken("the file became shorter while it was read")
+
+    def _read(self) -> bytes:
+        try:
+            return self._stream.read(min(self._left, CHUNK))
+        except OSError as error:
+            raise Broken(f"the file can't be read: {error.strerror}") from error
