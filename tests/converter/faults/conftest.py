@@ -18,9 +18,9 @@ async def engine() -> AsyncIterator[FakeEngine]:
 
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The patiences of evidence, in the same proportions and five times as short."""
+    """The patiences of evidence, in the same proportions and ten times as short."""
     for name in ("SILENCE", "ABSENCE", "LATENESS", "DELIVERY", "LAST_RETRY"):
-        monkeypatch.setattr(evidence, name, getattr(evidence, name) / 5)
+        monkeypatch.setattr(evidence, name, getattr(evidence, name) / 10)
 
 
 @pytest.fixture(autouse=True)

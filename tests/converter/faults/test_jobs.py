@@ -22,7 +22,7 @@ async def test_a_job_goes_on_without_its_caller_and_is_found(engine: FakeEngine)
         assert place == f"/v1/jobs/{accepted.document['id']}"
         await engine.until_held()
         running = await caller.until_job(accepted.document["id"], "running")
-        assert running["outputs"] == []
+        assert "outputs" not in running
         assert running["progress"]["nodes_total"] == 2
         engine.release()
         done = await caller.until_job(accepted.document["id"], "succeeded")

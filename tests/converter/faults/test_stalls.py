@@ -12,7 +12,7 @@ from tests.converter.faults.graphs import picture
 from tests.converter.faults.replica import Caller, converter
 from tests.fakes.engine import FakeEngine
 
-QUICK: dict[str, Any] = {"staleness": 1.0, "stall_patience": 0.8}
+QUICK: dict[str, Any] = {"staleness": 0.6, "stall_patience": 0.5}
 """Settings with which a stall shows within a second or two."""
 
 
@@ -23,7 +23,7 @@ def quick_to_see_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def shorten(settings: Settings) -> Limits:
         limits = make(settings)
-        return replace(limits, readiness=replace(limits.readiness, pending_patience=0.8))
+        return replace(limits, readiness=replace(limits.readiness, pending_patience=0.5))
 
     monkeypatch.setattr(app, "_limits", shorten)
 
@@ -121,7 +121,7 @@ async def test_a_long_prompt_of_a_stranger_is_no_stall(engine: FakeEngine) -> No
 
 
 async def test_an_engine_that_does_not_answer_is_not_ready(engine: FakeEngine) -> None:
-    async with converter(engine.url, staleness=0.6, stall_patience=2.0) as caller:
+    async with converter(engine.url, staleness=0.6, stall_patience=1.5) as caller:
         engine.faults.held_path = "/queue"
         await caller.until(lambda: not caller.ready)
         assert "last read" in await reason(caller)

@@ -143,7 +143,7 @@ async def test_a_record_is_not_needed_where_the_socket_has_told_everything(engin
 
 
 @pytest.mark.usefixtures("brisk")
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_a_network_that_breaks_by_chance(engine: FakeEngine, seed: int) -> None:
     """Cut or closed connections of both kinds; every answer is right, and no workflow is run to its end twice."""
     async with Relay(engine.url) as relay, converter(relay.url, max_attempts=10, capacity=40) as caller:
