@@ -60,6 +60,7 @@ JUNK: dict[str, tuple[bytes, int, str]] = {
     "repeated name": (request(body=b'{"workflow":{},"workflow":{}}'), 400, '"workflow" is there twice'),
     "repeated name inside": (request(body=b'{"workflow":{"1":{},"1":{}}}'), 400, '"1" is there twice'),
     "endless nesting": (request(body=b"[" * 200_000), 400, "nested too deeply"),
+    "endless array": (request(body=b"[" + b"1," * 520_000 + b"1]"), 413, "more than 500000 values"),
     "deep workflow": (request(body=b'{"workflow":' + nest(300) + b"}"), 422, "nested more than"),
     "deep extra data": (dump(extra_data=json.loads(nest(300))), 400, "/extra_data: nested more than"),
     "number of 5000 digits": (request(body=b'{"priority":' + b"9" * 5000 + b"}"), 400, "number that is too long"),

@@ -1,0 +1,213 @@
+"""A replica is put together as its settings say, or says in one line why it can't be."""
+
+import importlib.util
+import json
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+
+from converter.app import CannotStart, run_replica
+from converter.settings import load
+from tests.converter.faults.graphs import picture
+from tests.converter.faults.replica import Caller, converter
+from tests.fakes.engine import FakeEngine
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    async with FakeEngine() as engine:
+        yield engine
+
+
+async def cannot_start(**settings: Any) -> str:
+    with pytest.raises(CannotStart) as caught:
+        async with run_replica(load({"port": 0, **settings}, {}), {}):
+            raise AssertionError("it started")
+    return str(caught.value)
+
+
+# What does not start -----------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "converter.cli", "serve", "--engine-url", "http://127.0.0.1:1", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"converter serve: can't listen on 127.0.0.1, port {port}: Address already in use"
+    )
+    assert "Traceback" not in done.stderr
+
+
+async def test_an_address_that_there_is_not(engine: FakeEngine) -> None:
+    assert "can't listen on nowhere.invalid, port 0: " in await cannot_start(
+        engine_url=engine.url, host="nowhere.invalid"
+    )
+
+
+async def test_without_an_engine_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    reason = await cannot_start()
+    assert all(word in reason for word in ("--engine-url", "--engine-command", 'extra "engine"'))
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"x"'])
+async def test_a_warm_up_that_is_no_workflow(engine: FakeEngine, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "warmup.json"
+    path.write_text(content)
+    assert str(path) in await cannot_start(engine_url=engine.url, warmup=str(path))
+
+
+@asynccontextmanager
+async def supervised(command: str, **settings: Any) -> AsyncIterator[Caller]:
+    """A replica whose engine is a child of its own."""
+    loaded = load({"port": 0, "engine_command": command, **settings}, {})
+    async with run_replica(loaded, {}) as replica, ClientSession() as session:
+        yield Caller(replica, session)
+
+
+# Engines -----------------------------------------------------------------------------------------------------------
+
+
+async def until_reason(caller: Caller, words: str) -> dict[str, Any]:
+    """What `/readyz` says, once its reason has these words in it."""
+    await caller.until(lambda: words in caller.replica.gate.view().reason)
+    document = (await caller.get("/readyz")).document
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("--port {port}", 1),
+        ("--port={port}", None),
+        ("--listen x:{port}", None),
+        ("--port 12345", 1),
+        ("--port=12345", None),
+    ],
+)
+async def test_the_engine_is_told_its_port_or_says_it_itself(tmp_path: Path, words: str, place: int | None) -> None:
+    seen = tmp_path / "argv"
+    script = f"import sys, time; open({str(seen)!r}, 'w').write(' '.join(sys.argv[1:])); time.sleep(600)"
+    command = f'{sys.executable} -c "{script}" {words}'
+    async with supervised(command) as caller:
+        await caller.until(lambda: seen.exists() and seen.read_text())
+        port = (await caller.get("/status")).document["engine"]["url"].rsplit(":", 1)[1]
+        assert seen.read_text() == words.replace("{port}", port)
+        assert "12345" not in words or port == "12345"
+        assert place is None or seen.read_text().split()[place] == port
+
+
+async def test_an_engine_that_does_not_say_its_port_has_comfyuis() -> None:
+    command = f'{sys.executable} -c "import time; time.sleep(600)"'
+    async with supervised(command) as caller:
+        assert (await caller.get("/status")).document["engine"]["url"] == "http://127.0.0.1:8188"
+
+
+async def test_a_command_that_there_is_not_ends_the_hope() -> None:
+    async with supervised("/no/such/program", restart_budget=0) as caller:
+        await caller.until(lambda: not caller.replica.gate.view().live)
+        assert (await caller.get("/livez")).status == 503
+        assert (await caller.get("/readyz")).document["state"] == "FAILED"
+        assert (await caller.run(picture(1))).code == "engine_down"
+
+
+async def test_nothing_there_is_starting_until_its_time_is_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    async with converter(url, wait=False, engine_start_timeout=0.5) as caller:
+        assert (await caller.get("/readyz")).document["state"] == "STARTING"
+        await caller.until(lambda: caller.state == "FAILED")
+        assert (await caller.get("/readyz")).status == 503
+
+
+@pytest.mark.parametrize("answer", ["<html>", "{}", '{"queue_running": 1}', "[[[[", ""])
+async def test_something_that_is_no_engine_never_becomes_ready(answer: str) -> None:
+    async def say(request: web.Request) -> web.Response:
+        return web.Response(text=answer, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", say)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with converter(url, wait=False, engine_start_timeout=0.5) as caller:
+            await caller.until(lambda: caller.state == "FAILED")
+            assert (await caller.run(picture(1))).status == 503
+    finally:
+        await runner.cleanup()
+
+
+async def test_why_a_warm_up_fails_can_be_seen(engine: FakeEngine, tmp_path: Path) -> None:
+    path = tmp_path / "warmup.json"
+    path.write_text(json.dumps({"1": {"class_type": "NotInstalled", "inputs": {}}}))
+    async with converter(engine.url, wait=False, warmup=str(path)) as caller:
+        document = await until_reason(caller, "the warm-up failed")
+        assert "NotInstalled" in document["reason"]
+        assert (await caller.get("/startupz")).status == 503
+
+
+async def test_a_warm_up_of_the_operator_is_what_is_run(engine: FakeEngine, tmp_path: Path) -> None:
+    path = tmp_path / "warmup.json"
+    path.write_text(json.dumps(picture(0x123456, prefix="warm")))
+    async with converter(engine.url, warmup=str(path)) as caller:
+        assert engine.asked("POST", "/prompt")[0].body["prompt"]["1"]["inputs"]["color"] == 0x123456
+        metrics = (await caller.get("/metrics")).body.decode()
+        assert 'converter_jobs_total{outcome="succeeded"} 0.0' in metrics
+
+
+# Templates ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_broken_template_is_reported_and_the_others_work(
+    engine: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shipped = Path(__file__).parents[2] / "workflows"
+    for name in ("txt2img.toml", "txt2img.json"):
+        (tmp_path / name).write_bytes((shipped / name).read_bytes())
+    (tmp_path / "syntax.toml").write_text("= nothing")
+    (tmp_path / "syntax.json").write_text("{}")
+    (tmp_path / "lonely.toml").write_text('title = "no workflow beside it"')
+    (tmp_path / "array.toml").write_text('title = "x"')
+    (tmp_path / "array.json").write_text("[]")
+    (tmp_path / "latin.toml").write_bytes(b'title = "gr\xf6\xdfe"')
+    (tmp_path / "latin.json").write_text("{}")
+    (tmp_path / "unknown.toml").write_text('nonsense = "x"')
+    (tmp_path / "unknown.json").write_bytes((shipped / "txt2img.json").read_bytes())
+    async with converter(engine.url, workflows_dir=str(tmp_path)) as caller:
+        listed = (await caller.get("/v1/workflows")).document["workflows"]
+        assert [template["name"] for template in listed] == ["txt2img"]
+        shown = (await caller.get("/v1/workflows/txt2img")).document
+        assert shown["inputs"]["type"] == "object"
+        assert (await caller.get("/v1/workflows/syntax")).status == 404
+        assert (await caller.post("/v1/workflows/lonely", {})).status == 404
+        assert not caller.tickets
+    reported = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    for name in ("syntax", "lonely", "array", "latin", "unknown"):
+        assert sum(f"{name}.toml" in message for message in reported) == 1, reported
+
+
+async def test_what_is_wrong_with_the_inputs_of_a_template_is_told(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        reply = await caller.post("/v1/workflows/txt2img", {"inputs": {"prompt": 1, "steps": "x", "no": 1}, "z": 1})
+        assert reply.status == 400
+        reply = await caller.post("/v1/workflows/txt2img", {"inputs": {"prompt": 1, "steps": "x", "no": 1}})
+        assert (reply.status, reply.code) == (400, "invalid_request")
+        assert len(reply.document["problems"]) == 3
+        assert not caller.tickets
