@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_dela
 
 from converter.core import admission, readiness
 from converter.core.events import QueueView
-from converter.errors import Fault
+from converter.errors import EngineFailed, Fault
 from converter.gate import Gate
 from converter.link.client import LinkError, Unreachable
 from converter.link.engine import EngineLink
@@ -65,6 +65,7 @@ class Watch:
         self._interval = min(INTERVAL, staleness / 4)
         self._metrics = metrics
         self._mark: str | None = None
+        self._is_warm = False
         self._seen: frozenset[str] = frozenset()
         self._generation: int | None = None
         self._doubt = True
@@ -113,7 +114,7 @@ class Watch:
             while True:
                 self._nudge.clear()
                 await self._read(link)
-                cold = self.instance is not None and self._mark is None and link.client_id is not None
+                cold = self.instance is not None and not self._is_warm and link.client_id is not None
                 if cold and (warming is None or warming.done()):
                     warming = group.create_task(self._warm(link, warm_up, child))
                 if self._stall is not None and child is not None:
@@ -162,17 +163,23 @@ class Watch:
                 link.renew_socket()  # its attempts have grown rare while the engine was away
         self._metrics.engine_up.set(1)
         self._gate.observe(readiness.EngineUp(self.instance))
-        if self._mark is not None:
+        if self._is_warm:
             self._gate.observe(readiness.WarmedUp())
         self._doubt = False
         self._certain.set()
 
     async def _recognizes(self, link: EngineLink, view: QueueView) -> bool:
-        if not self._seen.isdisjoint(view.running + view.pending):
+        """Whether the engine has what only the one that we know can have: a prompt that was seen there before, or the
+        warm-up, which is all that a cold engine is ever given.
+        """
+        warm_ups = list(link.prompts) if self._mark is None else [self._mark]
+        if not self._seen.union(warm_ups).isdisjoint(view.running + view.pending):
             return True
-        if self._mark is None:
-            return False
-        return await link.client.history(self._mark, timeout=self._staleness) is not None
+        try:
+            records = [await link.client.history(prompt_id, timeout=self._staleness) for prompt_id in warm_ups]
+        except EngineFailed:  # there is a record, whatever it says
+            return True
+        return any(record is not None for record in records)
 
     def _share(self, view: QueueView, link: EngineLink) -> None:
         """Pass on what the queue shows. A prompt of ours of which the open socket hears nothing counts as a stranger
@@ -198,6 +205,8 @@ class Watch:
         instance, generation = self.instance, self._generation
         try:
             prompt_id = await warm_up()
+            if instance == self.instance:
+                self._mark = prompt_id
             await self._recorded(link, prompt_id)
             classes = await link.client.object_info()
         except (Fault, LinkError, RetryError) as trouble:
@@ -208,7 +217,7 @@ class Watch:
                 await asyncio.sleep(WARMUP_RETRY)
             return  # else the engine went away under it, and the next one is warmed up at once
         if instance == self.instance:
-            self._mark, self.output_classes = prompt_id, classes
+            self._is_warm, self.output_classes = True, classes
             self.warmed.set()
             self._gate.observe(readiness.WarmedUp())
             if child is not None and generation is not None:
@@ -240,5 +249,5 @@ class Watch:
     def _gone(self, reason: str, link: EngineLink) -> None:
         """The engine is gone with all that it knew."""
         self._down(reason)
-        self.instance, self._mark, self._seen = None, None, frozenset()
+        self.instance, self._mark, self._is_warm, self._seen = None, None, False, frozenset()
         link.engine_gone()

@@ -106,6 +106,23 @@ async def test_answers_that_are_being_sent_have_a_bound_of_their_own(engine: Fak
         assert [reply.colors for reply in replies] == [[color] for color in range(1, 9)]
 
 
+async def test_a_reader_that_leaves_midway_gives_its_delivery_back(engine: FakeEngine) -> None:
+    async with converter(engine.url, deliveries=1) as caller:
+        await caller.run(picture(1))
+        [path] = saved(engine)
+        with path.open("ab") as file:
+            file.truncate(30_000_000)  # the cached answer names a file that no socket's buffers hold
+        for accept in SHAPES:
+            body, headers = {"workflow": picture(1)}, {"Accept": accept}
+            async with caller.session.post(f"{caller.url}/v1/run", json=body, headers=headers) as response:
+                assert response.status == 200
+                await response.content.readany()
+                response.close()
+            await caller.until_empty()
+        reply = await caller.run(picture(2), {"Accept": "image/png"}, extra_data=LARGE)
+        assert color_of(reply.body) == 2
+
+
 @pytest.mark.parametrize("large", [False, True])
 async def test_outputs_are_read_from_a_shared_folder(engine: FakeEngine, large: bool) -> None:
     async with converter(engine.url, output_dir=str(engine.folders.root / "output")) as caller:

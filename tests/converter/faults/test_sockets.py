@@ -85,6 +85,34 @@ async def test_an_engine_whose_first_socket_is_deaf_becomes_ready() -> None:
             assert (await caller.run(picture(0x123456))).colors == [0x123456]
 
 
+async def test_an_engine_whose_sockets_are_all_deaf_works_by_looks(engine: FakeEngine) -> None:
+    engine.faults.deaf_socket = 10_000
+    async with converter(engine.url) as caller:
+        for color in (1, 2):
+            assert (await caller.run(picture(color))).colors == [color]
+        assert len(engine.posted_prompts) == 3
+
+
+async def test_a_socket_that_is_lost_while_idle_changes_nothing_for_the_probes(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        instance = caller.replica.watch.instance
+        states = set()
+        for _ in range(2):
+            engine.drop_sockets()
+            await engine.until(lambda: not engine.sockets.open)
+            reads = len(engine.asked("GET", "/queue"))
+
+            def observe(before: int = reads) -> bool:
+                states.add(caller.state)
+                return bool(engine.sockets.open) and len(engine.asked("GET", "/queue")) > before + 1
+
+            await caller.until(observe)
+        assert states == {"READY"}
+        assert caller.replica.watch.instance == instance
+        assert (await caller.run(picture(1))).colors == [1]
+        assert len(engine.posted_prompts) == 2
+
+
 async def test_somebody_elses_socket_of_our_id_makes_ours_deaf(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
         first = await caller.run(picture(0x111111))
