@@ -26,7 +26,7 @@ def test_it_does_what_torch_does(method: str, rows: int, columns: int, width: in
     theirs = torch.nn.functional.interpolate(channels_first, size=(height, width), mode=method).movedim(1, -1)
     assert ours.shape == (2, height, width, 3)
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-6)
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)  # torch weighs in float32
 
 
 def test_lanczos_keeps_a_plain_colour() -> None:

@@ -218,10 +218,14 @@ class Routes:
         if "preview" in query or "channel" in query:
             body, content_type = recode(path.read_bytes(), query.get("preview"), query.get("channel", "rgba"))
             return web.Response(body=body, content_type=content_type, headers=disposition)
+        content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if not faults.view_slow and not faults.view_wrong_length and not faults.view_truncated:
-            return web.FileResponse(path, headers=disposition)
+            if "Range" in request.headers:
+                return web.FileResponse(path, headers=disposition)
+            # A FileResponse leaves its file open when the connection is lost just as it is opened.
+            return web.Response(body=path.read_bytes(), content_type=content_type, headers=disposition)
         response = web.StreamResponse(headers=disposition)
-        response.content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        response.content_type = content_type
         return await self._send_badly(request, response, path.read_bytes())
 
     async def _send_badly(self, request: web.Request, response: web.StreamResponse, data: bytes) -> web.StreamResponse:
