@@ -6,6 +6,7 @@ everything that is wrong with it; no more than the bound is ever held.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -154,8 +155,7 @@ class _Repeated(ValueError):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise _Repeated(f'the name "{repeated[:64]}" is there twice in one object')
     return document
 

@@ -70,7 +70,7 @@ class Caller:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Caller]:
     """One service for the tests after which it is as it was."""
-    with running(tmp_path_factory.mktemp("service"), "--restart-budget", "50") as service:
+    with running(tmp_path_factory.mktemp("service"), "--restart-budget", "50", "--max-attempts", "2") as service:
         await service.listens()
         async with open_session() as session:
             await service.ready()

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 
 import pytest
 
@@ -41,6 +42,15 @@ async def test_a_flood_of_problems_is_cut(caller: Caller) -> None:
     check_refusal(answer, 400)
     assert answer.document["problems"][-1]["detail"] == "19901 more problems"
     assert len(answer.body) < 30_000
+
+
+async def test_one_repeated_name_among_very_many_is_found_at_once(caller: Caller) -> None:
+    names = ",".join(f'"{number}":1' for number in range(90_000))
+    begun = time.process_time()
+    answer = await exchange(caller.url, request(body=f'{{{names},"twice":1,"twice":1}}'.encode()))
+    check_refusal(answer, 400)
+    assert '"twice"' in answer.document["detail"]
+    assert time.process_time() - begun < 5.0
 
 
 @pytest.mark.parametrize(
