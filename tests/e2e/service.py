@@ -125,7 +125,7 @@ class Service:
         for process in self._family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(self._family, timeout=10)
+        psutil.wait_procs(filter(_lives, self._family), timeout=10)  # the dead may wait long for process 1
 
 
 @contextmanager
