@@ -109,7 +109,7 @@ def _compare(rounds: list[Round], concurrency: int) -> list[Finding]:
         find(f"{at}: bare, throughput", median(slot.throughput for slot in bare), "/s"),
         find(f"{at}: processors taken by others", 100 * median(each.others for each in rounds), "%"),
     ]
-    for name in (name for name in rounds[0].slots if name != "bare"):
+    for name in sorted(rounds[0].slots.keys() - {"bare"}, reverse=True):
         shared = name == "shared"
         slower = [each.slots[name].median / each.slots["bare"].median for each in rounds]
         faster = [each.slots[name].throughput / each.slots["bare"].throughput for each in rounds]
