@@ -181,7 +181,7 @@ class Caller:
 
     async def cancel(self, job_id: str) -> Reply:
         """`POST /v1/jobs/ID/cancel`."""
-        return await self.post(f"/v1/jobs/{job_id}/cancel", None)
+        return await self.ask("POST", f"/v1/jobs/{job_id}/cancel")
 
     async def job(self, job_id: str) -> Any:
         """`GET /v1/jobs/ID`, as its document."""

@@ -22,13 +22,13 @@ def retry_after(reply: Reply) -> int:
     return seconds
 
 
-async def fill(engine: FakeEngine, caller: Caller, count: int, *, priority: int = 0) -> list[asyncio.Task[Reply]]:
+async def fill(engine: FakeEngine, caller: Caller, count: int) -> list[asyncio.Task[Reply]]:
     """Held orders of the colours 1, 2, ..., in this order."""
     engine.hold()
     tasks: list[asyncio.Task[Reply]] = []
     held = caller.tickets
     for color in range(1, count + 1):
-        tasks.append(caller.start(picture(color), priority=priority))
+        tasks.append(caller.start(picture(color)))
         await caller.until(lambda: caller.tickets == held + len(tasks))
     return tasks
 

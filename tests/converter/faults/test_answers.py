@@ -36,8 +36,15 @@ async def test_texts_come_back(engine: FakeEngine) -> None:
         [output] = (await caller.run(text("zwölf Boxkämpfer"))).document["outputs"]
         assert (output["kind"], output["text"], "data" in output) == ("text", "zwölf Boxkämpfer", False)
         assert output["size"] == len("zwölf Boxkämpfer".encode())
-        raw = await caller.run(text("zwölf Boxkämpfer"), {"Accept": "text/plain, application/octet-stream, */*;q=0"})
-        assert raw.status in (200, 406)
+
+
+@pytest.mark.parametrize("also", ["text/plain, ", ""])
+async def test_a_text_may_be_asked_for_as_it_is(engine: FakeEngine, also: str) -> None:
+    async with converter(engine.url) as caller:
+        accept = f"{also}application/octet-stream"
+        reply = await caller.run(text("zwölf Boxkämpfer"), {"Accept": accept})
+        assert (reply.status, reply.body.decode()) == (200, "zwölf Boxkämpfer")
+        assert reply.headers["Content-Type"].startswith("text/plain" if also else "application/octet-stream")
 
 
 async def test_texts_and_pictures_come_together_in_the_order_of_the_workflow(engine: FakeEngine) -> None:
