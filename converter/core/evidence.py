@@ -187,9 +187,9 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
             return (state, False) if state.answered else _look(replace(state, answered=True), now)
         case SocketLost() | SocketBack():
             return _look(replace(state, unbroken=False), now) if state.unbroken else (state, False)
-        case Sight():
+        case Sight() if state.looking:
             return _weigh(replace(state, looking=False), news, now)
-        case Unseen():
+        case Unseen() if state.looking:
             lost = state.gone and state.known
             return (_vanish(state, now), False) if lost else _retry(replace(state, looking=False), now)
         case Wake():
@@ -198,6 +198,8 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
             return _look(replace(state, gone=True, unbroken=False), now)
         case QueueView():
             return _compare(state, news, now)
+        case Sight() | Unseen():
+            return state, False
         case _:
             return _hear(state, news, now)
 

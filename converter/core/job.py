@@ -139,8 +139,7 @@ def step(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
             return _check(job, event, now)
         case Phase.COLLECTING:
             return _collect(job, event, now)
-        case Phase.DELIVERING:
-            return (_enter(job, Phase.DONE, now), (Unstage(),)) if isinstance(event, Delivered) else (job, ())
+    return (_enter(job, Phase.DONE, now), (Unstage(),)) if isinstance(event, Delivered) else (job, ())
 
 
 def _wait(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
@@ -208,8 +207,7 @@ def _conclude(job: Job, verdict: Verdict, now: float) -> tuple[Job, Effects]:
             return _end(job, Canceled("the prompt was interrupted at the engine by someone else"), now)
         case Vanished() if job.prompt is not None and job.prompt.gone:
             return _crashed(job, now)
-        case Vanished():
-            return _enter(job, Phase.CHECKING, now), (CheckInstance(),)
+    return _enter(job, Phase.CHECKING, now), (CheckInstance(),)
 
 
 def _check(job: Job, event: Event, now: float) -> tuple[Job, Effects]:

@@ -199,6 +199,12 @@ def test_a_submission_is_answered_once() -> None:
         assert answered.tell(Accepted(), Unanswered()).state is state
 
 
+def test_a_sight_that_nobody_asked_for_changes_nothing() -> None:
+    prompt = Prompt(Accepted())
+    state = prompt.state
+    assert prompt.tell(Sight(prompt.now, False, False, RECORD), Unseen()).state is state
+
+
 # When to look ------------------------------------------------------------------------------------------------------
 
 
