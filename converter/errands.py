@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from converter.core import deeds, evidence
 from converter.core.deeds import Event
@@ -26,12 +26,15 @@ from converter.link.client import LinkError, Unreachable
 from converter.link.engine import Follower
 from converter.means import Means
 from converter.media.inputs import Staging
-from converter.media.outputs import Broken, Gone, Item, open_items
+from converter.media.outputs import Away, Broken, Gone, Item, open_items
 
 log = logging.getLogger(__name__)
 
-READINGS = 3
-"""Attempts to open the outputs before the engine counts as unable to give them."""
+READINGS = 2
+"""Further attempts to open the outputs of an engine that answers, before it counts as unable to give them."""
+
+ARRIVALS = 40
+"""The same of an engine that can't be reached: about as many seconds."""
 
 
 class Errands:
@@ -141,22 +144,29 @@ class Errands:
         if hold is not None:
             await self._stack.enter_async_context(self._means.deliveries)
         bound = self._means.keep_bytes if hold is None else hold
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(READINGS),
-            wait=wait_random_exponential(0.1, max=1.0),
-            retry=retry_if_exception_type(Broken),
-            reraise=True,
-        )
         try:
-            async for attempt in retrying:
-                with attempt:
-                    self.items = await open_items(self._means.files, self.outputs, selection, self._stack, bound)
+            self.items = await self._open(bound)
         except Gone:
             return deeds.FileGone()
         except Broken as error:
             log.warning("an output could not be read: %s", error, extra={"job": self._order.id})
             return deeds.CollectionFailed(EngineFailed("an output could not be read from the engine"))
         return deeds.Collected()
+
+    async def _open(self, bound: int) -> Sequence[Item]:
+        """Open the outputs; where that fails, again after a while: files outlive an engine that is restarted."""
+        files, selection = self._means.files, self._order.selection
+        try:
+            return await open_items(files, self.outputs, selection, self._stack, bound)
+        except Broken:
+            wait = wait_random_exponential(0.1, max=2.0)
+            retrying = AsyncRetrying(stop=_hopeless, wait=wait, retry=retry_if_exception_type(Broken), reraise=True)
+            return await retrying(open_items, files, self.outputs, selection, self._stack, bound)
+
+
+def _hopeless(retries: RetryCallState) -> bool:
+    error = retries.outcome.exception() if retries.outcome is not None else None
+    return retries.attempt_number >= (ARRIVALS if isinstance(error, Away) else READINGS)
 
 
 async def _read_record(means: Means, prompt_id: str) -> Record | None:

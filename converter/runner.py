@@ -17,7 +17,7 @@ from typing import Any
 from converter.chronicle import Chronicle
 from converter.core import deeds, evidence, job
 from converter.core.deeds import Effect, Event
-from converter.core.events import Alive, Picture, QueueView, Sound
+from converter.core.events import Advanced, Alive, Cached, Entered, Picture, QueueView, Sound
 from converter.core.job import Phase
 from converter.core.order import Order
 from converter.core.outputs import Output
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 SMALL = 2**18
 """Bytes up to which an output is read at once, so that the engine's connection is free again."""
+
+MURMUR = 1.0
+"""Seconds within which the machine needs to hear only once that its prompt lives and moves on."""
 
 STATES = {
     Phase.SUBMITTING: "queued",
@@ -168,13 +171,11 @@ class Run:
     def hear(self, sound: Sound) -> None:
         """A sound of the run's prompt."""
         now = self._now()
-        if type(sound) is Alive:
-            if now - self._heard_at < 1.0:
-                return
-        else:
+        if type(sound) is not Alive:
             self.chronicle.hear(sound, now)
-        self._heard_at = now
-        self.feed(sound)
+        if now - self._heard_at >= MURMUR or not isinstance(sound, Alive | Advanced | Cached | Entered):
+            self._heard_at = now
+            self.feed(sound)
 
     def show(self, picture: Picture) -> None:
         """A preview."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from converter.core.outputs import FileRef
-from converter.link.client import EngineClient, LinkError, Missing, View
+from converter.link.client import EngineClient, LinkError, Missing, Unreachable, View
 from converter.media.inputs import NotTaken
-from converter.media.outputs import Broken, Files, Gone, OpenFile
+from converter.media.outputs import Away, Broken, Files, Gone, OpenFile
 
 CHUNK = 2**18
 """Bytes read at a time."""
@@ -48,6 +48,8 @@ class EngineFiles:
                 yield _Viewed(view)
         except Missing as error:
             raise Gone(str(error)) from error
+        except Unreachable as error:
+            raise Away(str(error)) from error
         except LinkError as error:
             raise Broken(str(error)) from error
 

@@ -23,6 +23,10 @@ class Broken(Exception):
     """The file can't be read (to its end)."""
 
 
+class Away(Broken):
+    """The file can't be read for now, since the engine can't be reached."""
+
+
 class OpenFile(Protocol):
     """A file that is open for one reading; `size` in bytes, None where it is not known."""
 
