@@ -35,7 +35,7 @@ SMALL = 2**18
 """Bytes up to which an output is read at once, so that the engine's connection is free again."""
 
 MURMUR = 1.0
-"""Seconds within which the machine needs to hear only once that its prompt lives and moves on."""
+"""Seconds within which a machine that is not about to look needs to hear only once that its prompt moves on."""
 
 STATES = {
     Phase.SUBMITTING: "queued",
@@ -173,7 +173,9 @@ class Run:
         now = self._now()
         if type(sound) is not Alive:
             self.chronicle.hear(sound, now)
-        if now - self._heard_at >= MURMUR or not isinstance(sound, Alive | Advanced | Cached | Entered):
+        murmur = isinstance(sound, Alive | Advanced | Cached | Entered)
+        restless = self._alarm is not None and self._alarm.when() < now + MURMUR
+        if restless or not murmur or now - self._heard_at >= MURMUR:
             self._heard_at = now
             self.feed(sound)
 
