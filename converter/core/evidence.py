@@ -287,8 +287,6 @@ def _patience(state: Evidence) -> float:
     """Seconds between two looks that find nothing, until the prompt counts as gone."""
     if not state.known:
         return DELIVERY
-    if state.gone:
-        return 0.0
     return LATENESS if state.ended else ABSENCE
 
 

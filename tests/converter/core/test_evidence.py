@@ -357,9 +357,9 @@ def test_an_engine_that_is_gone_and_does_not_answer_took_the_prompt_along() -> N
     assert prompt.tell(Unseen()).verdict == Vanished(known=True, begun=True)
 
 
-def test_a_prompt_that_the_next_engine_does_not_know_is_gone_without_patience() -> None:
+def test_a_prompt_that_the_next_engine_does_not_know_is_gone() -> None:
     prompt = Prompt(Accepted(), EngineGone())
-    assert prompt.until_gone() < 0.1
+    assert ABSENCE <= prompt.until_gone() <= ABSENCE + LAST_RETRY
     assert prompt.verdict == Vanished(known=True, begun=False)
 
 
@@ -544,6 +544,7 @@ MISHAPS = settings(max_examples=3000, deadline=None)
 @example(Plan(post="answer slow", nodes=(8.0, 8.0), views=False))
 @example(Plan(crash=0.05, down=0.0, notice=4.0, post="answer slow", nodes=(8.0,)))
 @example(Plan(stall=(0.0, 7.0), post="late"))
+@example(Plan(seed=1, nodes=(0.0,), crash=0.0, down=0.0, gap=1.2, slow=0.4, views=False))
 def test_the_truth_is_found_once_and_in_bounded_time(plan: Plan) -> None:
     follower = Follower(plan)
     moments = [plan.deaf, plan.cut, plan.deleted, plan.interrupted, plan.crash, sum(plan.stall or ())]
