@@ -13,8 +13,9 @@ never is a turn free while one that may have it waits.
 import math
 from bisect import insort
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 ALPHA = 0.2
 """Weight of the newest sample in the moving average of service times: about the last ten prompts count."""
@@ -155,8 +156,7 @@ class Turn:
 Effect = Admitted | Refused | Evicted | Turn
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """An admitted order's. `arrival` counts admissions: a slow body arrives late, and overturns no estimate."""
 
     priority: int
@@ -171,8 +171,7 @@ class Ticket:
         return -self.priority, self.arrival
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """Every ticket is in exactly one of the last five fields.
 
     reading: provisional, with a place. claiming: provisional, beyond capacity, in the hope of an eviction; both in
@@ -187,9 +186,9 @@ class Admission:
     arrivals: int = 0
     reading: tuple[str, ...] = ()
     claiming: tuple[str, ...] = ()
-    waiting: Mapping[str, Ticket] = field(default_factory=dict)
-    engaged: Mapping[str, Ticket] = field(default_factory=dict)
-    leaving: Mapping[str, Ticket] = field(default_factory=dict)
+    waiting: Mapping[str, Ticket] = MappingProxyType({})
+    engaged: Mapping[str, Ticket] = MappingProxyType({})
+    leaving: Mapping[str, Ticket] = MappingProxyType({})
 
 
 def step(state: Admission, event: Event, now: float) -> tuple[Admission, tuple[Effect, ...]]:
@@ -262,9 +261,9 @@ def _knock(state: Admission, ticket_id: str) -> tuple[Admission, tuple[Effect, .
     if _holds(state, ticket_id):
         return state, ()
     if depth(state) < state.limits.capacity:
-        return replace(state, reading=(*state.reading, ticket_id)), ()
+        return state._replace(reading=(*state.reading, ticket_id)), ()
     if len(_evictable(state)) > len(state.claiming):
-        return replace(state, claiming=(*state.claiming, ticket_id)), ()
+        return state._replace(claiming=(*state.claiming, ticket_id)), ()
     return state, (Refused(ticket_id, "queue_full", _clearance(state, 0)),)
 
 
@@ -291,7 +290,7 @@ def _apply(state: Admission, order: Apply, now: float) -> tuple[Admission, tuple
     if victim is not None:
         effects = (Evicted(victim, _clearance(others, victim)), *effects)
         others = _drop(others, victim)
-    others = replace(others, arrivals=state.arrivals + 1)
+    others = others._replace(arrivals=state.arrivals + 1)
     return _line_up(others, ticket_id, Ticket(priority, state.arrivals, order.deadline)), effects
 
 
@@ -300,14 +299,14 @@ def _move(state: Admission, event: Ready | Requeue | LetGo | Depart) -> Admissio
     ticket_id = event.ticket_id
     match event:
         case Ready() if ticket_id in state.waiting:
-            ticket = replace(state.waiting[ticket_id], ready=True)
-            return replace(state, waiting={**state.waiting, ticket_id: ticket})
+            ticket = state.waiting[ticket_id]._replace(ready=True)
+            return state._replace(waiting={**state.waiting, ticket_id: ticket})
         case Requeue() if ticket_id in state.engaged or ticket_id in state.leaving:
             had_turn = state.engaged.get(ticket_id) or state.leaving[ticket_id]
-            return _line_up(_drop(state, ticket_id), ticket_id, replace(had_turn, alone=event.alone))
+            return _line_up(_drop(state, ticket_id), ticket_id, had_turn._replace(alone=event.alone))
         case LetGo() if ticket_id in state.engaged:
             leaving = {**state.leaving, ticket_id: state.engaged[ticket_id]}
-            return replace(state, engaged=_without(state.engaged, ticket_id), leaving=leaving)
+            return state._replace(engaged=_without(state.engaged, ticket_id), leaving=leaving)
         case Depart():
             return _drop(state, ticket_id)
     return state
@@ -316,16 +315,16 @@ def _move(state: Admission, event: Ready | Requeue | LetGo | Depart) -> Admissio
 def _learn(state: Admission, fact: Strangers | Served | Engine | Resize) -> Admission:
     match fact:
         case Strangers(count):
-            return replace(state, strangers=max(0, count))
+            return state._replace(strangers=max(0, count))
         case Served(seconds):
             if not (math.isfinite(seconds) and seconds >= 0):
                 return state
             average = seconds if state.service is None else state.service + ALPHA * (seconds - state.service)
-            return replace(state, service=average)
+            return state._replace(service=average)
         case Engine(is_open):
-            return replace(state, open=is_open)
+            return state._replace(open=is_open)
         case _:
-            return replace(state, limits=fact.limits)
+            return state._replace(limits=fact.limits)
 
 
 def _lateness(state: Admission, order: Apply, now: float) -> float:
@@ -352,7 +351,7 @@ def _settle_claims(state: Admission) -> Admission:
     free = max(0, state.limits.capacity - depth(state)) if state.claiming else 0
     if not free:
         return state
-    return replace(state, reading=state.reading + state.claiming[:free], claiming=state.claiming[free:])
+    return state._replace(reading=state.reading + state.claiming[:free], claiming=state.claiming[free:])
 
 
 def _give_turns(state: Admission, now: float) -> tuple[Admission, tuple[Effect, ...]]:
@@ -364,7 +363,7 @@ def _give_turns(state: Admission, now: float) -> tuple[Admission, tuple[Effect, 
         if ticket is None or (state.engaged and any(one.alone for one in (ticket, *state.engaged.values()))):
             break
         engaged = {**state.engaged, ticket_id: ticket}
-        state = replace(state, waiting=_without(state.waiting, ticket_id), engaged=engaged)
+        state = state._replace(waiting=_without(state.waiting, ticket_id), engaged=engaged)
         turns = (*turns, Turn(ticket_id))
     return state, turns
 
@@ -372,7 +371,7 @@ def _give_turns(state: Admission, now: float) -> tuple[Admission, tuple[Effect, 
 def _line_up(state: Admission, ticket_id: str, ticket: Ticket) -> Admission:
     line = list(state.waiting.items())
     insort(line, (ticket_id, ticket), key=lambda item: item[1].rank)
-    return replace(state, waiting=dict(line))
+    return state._replace(waiting=dict(line))
 
 
 def _holds(state: Admission, ticket_id: str) -> bool:
@@ -383,14 +382,14 @@ def _holds(state: Admission, ticket_id: str) -> bool:
 def _drop(state: Admission, ticket_id: str) -> Admission:
     """The state without the ticket, wherever it is."""
     if ticket_id in state.leaving:
-        return replace(state, leaving=_without(state.leaving, ticket_id))
+        return state._replace(leaving=_without(state.leaving, ticket_id))
     if ticket_id in state.engaged:
-        return replace(state, engaged=_without(state.engaged, ticket_id))
+        return state._replace(engaged=_without(state.engaged, ticket_id))
     if ticket_id in state.waiting:
-        return replace(state, waiting=_without(state.waiting, ticket_id))
+        return state._replace(waiting=_without(state.waiting, ticket_id))
     if ticket_id in state.reading:
-        return replace(state, reading=tuple(other for other in state.reading if other != ticket_id))
-    return replace(state, claiming=tuple(other for other in state.claiming if other != ticket_id))
+        return state._replace(reading=tuple(other for other in state.reading if other != ticket_id))
+    return state._replace(claiming=tuple(other for other in state.claiming if other != ticket_id))
 
 
 def _without(tickets: Mapping[str, Ticket], ticket_id: str) -> Mapping[str, Ticket]:

@@ -8,8 +8,9 @@ engine's queue that is younger than `staleness`; once draining, for ever drainin
 never live again; from everything else there is a way back.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from converter import errors
 
@@ -162,8 +163,7 @@ class Stalled:
 Effect = Opened | Closed | StateChanged | Stalled
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """What is known of the engine's queue since it came up.
 
     heard_at: when the engine was last known to live. The other times are the moments since when something lasts, as
@@ -178,8 +178,7 @@ class Watch:
     idle_since: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(NamedTuple):
     """since: when the engine came up, or the replica began. down: why the engine is down, once that is known.
 
     watch: None while the engine is not up. spent: why it is not restarted. open, shown, stalled: what the effects
@@ -221,24 +220,24 @@ def step(state: Readiness, event: Event, now: float) -> tuple[Readiness, tuple[E
             if state.watch is None or instance != state.instance:
                 state = _renew(state, Watch(heard_at=now), since=now, instance=instance)
         case EngineDown(reason):
-            state = replace(_renew(state, None, since=state.since, instance=None), down=reason)
+            state = _renew(state, None, since=state.since, instance=None)._replace(down=reason)
         case WarmedUp() if state.watch is not None:
             watch = _revive(state.watch, now)
-            state = replace(state, warmed=True, warmup_failure=None, started=True, watch=watch)
+            state = state._replace(warmed=True, warmup_failure=None, started=True, watch=watch)
         case WarmupFailed(reason) if state.watch is not None:
-            state = replace(state, warmed=False, warmup_failure=reason)
+            state = state._replace(warmed=False, warmup_failure=reason)
         case Looked() if state.watch is not None:
-            state = replace(state, watch=_look(state.watch, event, state.since, now))
+            state = state._replace(watch=_look(state.watch, event, state.since, now))
         case Progressed() if state.watch is not None:
-            state = replace(state, watch=_revive(state.watch, now))
+            state = state._replace(watch=_revive(state.watch, now))
         case Depth(depth):
-            state = _weigh(replace(state, depth=depth))
+            state = _weigh(state._replace(depth=depth))
         case DrainStarted():
-            state = replace(state, draining=True)
+            state = state._replace(draining=True)
         case BudgetSpent(reason) if state.spent is None:
-            state = replace(state, spent=reason)
+            state = state._replace(spent=reason)
         case Resize(limits):
-            state = _weigh(replace(state, limits=limits))
+            state = _weigh(state._replace(limits=limits))
     return _tell(state, now)
 
 
@@ -272,13 +271,12 @@ def refusal(seen: View) -> type[errors.Unavailable] | None:
 
 def _renew(state: Readiness, watch: Watch | None, *, since: float, instance: str | None) -> Readiness:
     """Forget the engine that was: whatever comes up next has to warm up again."""
-    return replace(state, watch=watch, since=since, instance=instance, down=None, warmed=False, warmup_failure=None)
+    return state._replace(watch=watch, since=since, instance=instance, down=None, warmed=False, warmup_failure=None)
 
 
 def _revive(watch: Watch, now: float) -> Watch:
     """Start anew the clocks that run: the engine is at work."""
-    return replace(
-        watch,
+    return watch._replace(
         heard_at=now,
         ours_since=None if watch.ours_since is None else now,
         strangers_since=None if watch.strangers_since is None else now,
@@ -315,7 +313,7 @@ def _last(since: float | None, at: float, holds: bool, unchanged: bool) -> float
 def _weigh(state: Readiness) -> Readiness:
     """The hysteresis between the high-water and the low-water mark."""
     high, low = state.limits.busy_at, state.limits.ready_at
-    return replace(state, busy=state.depth >= high or (state.busy and state.depth > low))
+    return state._replace(busy=state.depth >= high or (state.busy and state.depth > low))
 
 
 def _examine(state: Readiness, now: float) -> tuple[State, str]:
@@ -387,4 +385,4 @@ def _tell(state: Readiness, now: float) -> tuple[Readiness, tuple[Effect, ...]]:
         effects.append(Opened() if is_open else Closed())
     if stall is not None and not state.stalled:
         effects.append(Stalled(stall))
-    return replace(state, shown=seen.state, open=is_open, stalled=stall is not None), tuple(effects)
+    return state._replace(shown=seen.state, open=is_open, stalled=stall is not None), tuple(effects)
