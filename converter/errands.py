@@ -18,7 +18,7 @@ from converter.core.deeds import Event
 from converter.core.events import Record, Sight
 from converter.core.order import Order
 from converter.core.outputs import Output, collect
-from converter.core.refusals import normalize_refusal, partial_refusal
+from converter.core.refusals import find_dropped, normalize_refusal, partial_refusal
 from converter.core.workflow import freshen, prepare
 from converter.errors import EngineFailed, ExecutionFailed, Fault
 from converter.link import answers
@@ -137,8 +137,11 @@ class Errands:
         What stays open takes one of the bounded number of deliveries, for which a job waits with its ticket in hand.
         """
         await self._stack.aclose()  # what an earlier prompt had open, its place among the deliveries included
-        selection = self._order.selection
-        self.outputs = collect(self._order.workflow, finished.outputs, selection.nodes)
+        workflow, selection = self._order.workflow, self._order.selection
+        dropped = find_dropped(workflow, selection.nodes, self._means.watch.output_classes, finished.requested or ())
+        if dropped is not None:
+            return deeds.CollectionFailed(dropped)
+        self.outputs = collect(workflow, finished.outputs, selection.nodes)
         if not self.outputs:
             return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
         if hold is not None:

@@ -8,10 +8,10 @@ engine's order changes from process to process (it lists from sets), nodes and e
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from converter.core.workflow import NodeErrors, explain, refuse, scrub
+from converter.core.workflow import Graph, NodeErrors, explain, refuse, scrub
 from converter.errors import EngineFailed, Fault, Internal, InvalidWorkflow, TooLarge
 
 _OPENING = "The engine refused the workflow"
@@ -53,6 +53,24 @@ def normalize_refusal(status: int, body: object) -> Fault:
 def partial_refusal(node_errors: object) -> InvalidWorkflow:
     """The fault for a 200 whose `node_errors` say that some outputs would be left out."""
     return refuse("The engine would run the workflow only in part", _read(node_errors))
+
+
+def find_dropped(
+    graph: Graph, nodes: Collection[str] | None, output_classes: Collection[str] | None, run: Collection[str]
+) -> InvalidWorkflow | None:
+    """The same for a prompt whose submission got no answer, from the output nodes that its record says were `run`.
+
+    nodes: the output nodes that were asked for, None for all. None where nothing was left out, or nobody can tell:
+    the record names no nodes, or the classes of outputs are not known.
+    """
+    if nodes is None:
+        known = output_classes or ()
+        nodes = [node_id for node_id, node in graph.items() if node["class_type"] in known]
+    error = explain("dropped_output", "The engine left this output out, and why was lost with its answer")
+    dropped = {node_id: {"class_type": graph[node_id]["class_type"], "errors": [error]} for node_id in nodes}
+    for node_id in run:
+        dropped.pop(node_id, None)
+    return refuse("The engine ran the workflow only in part", dropped) if run and dropped else None
 
 
 def _read(node_errors: object) -> NodeErrors:

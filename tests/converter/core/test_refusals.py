@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.refusals import normalize_refusal, partial_refusal
+from converter.core.refusals import find_dropped, normalize_refusal, partial_refusal
 from converter.errors import EngineFailed, Fault, Internal, InvalidWorkflow, TooLarge
 from tests.converter.core.documents import exchanges, texts, values
 
@@ -241,3 +241,19 @@ def test_any_node_errors_make_a_fault(node_errors: Any) -> None:
     fault.detail.encode()
     for entry in fault.extensions["node_errors"].values():
         assert entry.keys() == {"class_type", "errors"}
+
+
+def test_outputs_that_were_left_out_unheard_are_found_in_the_record() -> None:
+    graph = {id: {"class_type": name, "inputs": {}} for id, name in [("1", "Empty"), ("2", "Save"), ("3", "Save")]}
+    fault = find_dropped(graph, None, {"Save"}, ["2"])
+    assert isinstance(fault, InvalidWorkflow)
+    assert fault.extensions["node_errors"].keys() == {"3"}
+    assert errors_of(fault, "3")[0]["type"] == "dropped_output"
+    assert find_dropped(graph, ["3"], None, ["2"]) is not None
+    for nodes, classes, run in [
+        (None, {"Save"}, "23"),
+        (["2"], {"Save"}, "2"),
+        (None, None, "2"),
+        (None, {"Save"}, ""),
+    ]:
+        assert find_dropped(graph, nodes, classes, run) is None

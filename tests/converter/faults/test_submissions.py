@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.converter.faults.graphs import passed_through, picture
+from tests.converter.faults.graphs import passed_through, picture, two_pictures
 from tests.converter.faults.replica import converter
 from tests.fakes.engine import FakeEngine
 from tests.fakes.relay import Chance, Relay
@@ -56,6 +56,17 @@ async def test_answer_and_socket_are_lost_together(engine: FakeEngine) -> None:
         engine.release()
         assert (await running).colors == [0x123456]
         assert len(engine.executed_prompts) == 2
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_no_half_of_a_workflow_is_answered_as_if_it_were_the_whole(engine: FakeEngine, lost: bool) -> None:
+    graph = two_pictures(1, 2)
+    graph["4"]["inputs"]["images"] = ["3", 7]
+    async with converter(engine.url) as caller:
+        engine.faults.answer_lost = int(lost)
+        reply = await caller.run(graph)
+        assert (reply.status, reply.code) == (422, "invalid_workflow")
+        assert "4" in reply.document["node_errors"]
 
 
 @pytest.mark.usefixtures("brisk")
