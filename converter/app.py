@@ -40,6 +40,7 @@ from converter.media.inputs import Inputs
 from converter.settings import Settings
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
 from converter.telemetry import Metrics
+from converter.warden import Warden
 from converter.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -180,6 +181,7 @@ def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics)
         inputs=Inputs(EngineInputs(link.client), settings.input_dir),
         files=files if settings.output_dir is None else SharedFolder(settings.output_dir, files),
         deliveries=asyncio.Semaphore(settings.deliveries),
+        warden=Warden(),
         metrics=metrics,
         max_attempts=settings.max_attempts,
         keep_bytes=settings.keep_bytes,

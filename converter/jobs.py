@@ -81,9 +81,10 @@ class Jobs:
         return wanted_outputs(order.workflow, order.selection.nodes, self._means.watch.output_classes)
 
     def begin(self, order: Order, ticket: Ticket, *, kept: bool) -> Run:
-        """Admit the order and start to carry it. Raises IdInUse, InvalidInput, and every refusal."""
+        """Admit the order and start to carry it. Raises IdInUse, InvalidWorkflow, InvalidInput, and every refusal."""
         if order.id in self._live or self._archive.find(order.id, self._now()) is not None:
             raise IdInUse(f"the id {order.id} names a job that is still known")
+        self._means.warden.check(order.workflow)
         staging = self._means.inputs.stage(order)
         ticket.apply(order.priority, order.timeout)
         run = Run(self._means, order, ticket, staging, kept=kept)

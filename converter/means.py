@@ -7,6 +7,7 @@ from converter.link.engine import EngineLink
 from converter.media.inputs import Inputs
 from converter.media.outputs import Files
 from converter.telemetry import Metrics
+from converter.warden import Warden
 from converter.watch import Watch
 
 
@@ -19,6 +20,7 @@ class Means:
     inputs: Inputs
     files: Files
     deliveries: asyncio.Semaphore
+    warden: Warden
     metrics: Metrics
     max_attempts: int
     keep_bytes: int

@@ -68,7 +68,9 @@ class Run:
         self._begun_at = place.taken_at
         deadline = place.taken_at + order.timeout
         self._errands = Errands(means, order, staging)
-        self._state, self._first = job.begin(deadline, means.max_attempts, self._now(), stages=staging.needed)
+        self._state, self._first = job.begin(
+            deadline, means.max_attempts, self._now(), stages=staging.needed, wanted=order.foreseen
+        )
         place.hold(self)
 
     # For the doors ---------------------------------------------------------------------------------------------------
@@ -267,8 +269,10 @@ class Run:
                 self._answer(outcome)
             case deeds.LetGo(served):
                 self._place.let_go(served)
-            case deeds.Requeue(alone):
-                self._requeue(alone)
+            case deeds.Requeue(alone, crashed):
+                self._requeue(alone=alone, crashed=crashed)
+            case deeds.Blame():
+                self._means.warden.blame(self.order.workflow)
             case deeds.Depart():
                 self._place.depart()
             case deeds.FreeMemory():
@@ -304,11 +308,11 @@ class Run:
             self.chronicle.output(describe(item))
         return event
 
-    def _requeue(self, alone: bool) -> None:
+    def _requeue(self, *, alone: bool, crashed: bool) -> None:
         for task in self._tasks:
             task.cancel()
         self._means.link.forget(self.prompt_id)
-        if self._state.attempt:
+        if crashed:
             self.chronicle.restart(self.status() | {"state": "restarted"})
         self._place.requeue(alone=alone)
 

@@ -15,7 +15,7 @@ FLOORS: list[set[str]] = [
     {"converter.settings", "converter.telemetry"},
     {"converter.link", "converter.media", "converter.gate", "converter.chronicle"},
     {"converter.stores"},
-    {"converter.watch"},
+    {"converter.watch", "converter.warden"},
     {"converter.means"},
     {"converter.errands"},
     {"converter.runner"},

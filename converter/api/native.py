@@ -118,8 +118,7 @@ class Native:
             document, parts = await read_document(request, self._bounds)
             body = validate(RunRequest, document)
             order = self._order(body, body.workflow, parts, preference)
-            self._foresee(order, wish)
-            run = self._jobs.begin(_fit(order, wish), ticket, kept=preference.respond_async)
+            run = self._jobs.begin(self._foresee(order, wish), ticket, kept=preference.respond_async)
         return await self._answer(request, run, wish, preference)
 
     async def run_template(self, request: web.Request) -> web.StreamResponse:
@@ -132,8 +131,7 @@ class Native:
             workflow, used = fill(template, body.inputs, lambda: random.randrange(MAX_SEED))
             order = self._order(body, workflow, parts, preference)
             order = replace(order, media=template.media, inputs=used)
-            self._foresee(order, wish)
-            run = self._jobs.begin(_fit(order, wish), ticket, kept=preference.respond_async)
+            run = self._jobs.begin(self._foresee(order, wish), ticket, kept=preference.respond_async)
         return await self._answer(request, run, wish, preference)
 
     def _order(
@@ -153,13 +151,18 @@ class Native:
             parts=parts,
         )
 
-    def _foresee(self, order: Order, wish: Wish) -> None:
-        """Refuse before anything is done what could not be answered in the end."""
-        nodes = self._jobs.foresee(order)
-        if wish.shape is Shape.RAW and not wish.multipart and nodes is not None and len(nodes) > 1:
+    def _foresee(self, order: Order, wish: Wish) -> Order:
+        """The order with what the workflow shows of its outputs; refused if they could not be answered in the end."""
+        nodes = self._jobs.foresee(order) or ()
+        raw = wish.shape is Shape.RAW
+        if raw and not wish.multipart and len(nodes) > 1:
             detail = f"the workflow has {len(nodes)} outputs, and the Accept header allows only one"
             advice = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
             raise NotAcceptable(f"{detail}; {advice}", nodes=list(nodes))
+        selection = order.selection
+        if raw and selection.format is None:  # one that accepts a single picture format gets that one
+            selection = replace(selection, format=wish.format)
+        return replace(order, foreseen=nodes, selection=selection)
 
     async def _answer(self, request: web.Request, run: Run, wish: Wish, preference: Preference) -> web.StreamResponse:
         if preference.respond_async and preference.wait is None:
@@ -269,13 +272,6 @@ def _read_headers(request: web.Request) -> tuple[Wish, Preference]:
         kinds = "application/json, text/event-stream, image/*, video/*, audio/*, application/octet-stream"
         raise NotAcceptable(f"the Accept header allows nothing that is made here: {kinds}")
     return wish, read_prefer(request.headers.getall("Prefer", []))
-
-
-def _fit(order: Order, wish: Wish) -> Order:
-    """One that accepts a single picture format, and asks for none, gets that one."""
-    if wish.shape is not Shape.RAW or order.selection.format is not None or wish.format is None:
-        return order
-    return replace(order, selection=replace(order.selection, format=wish.format))
 
 
 async def _ends_within(run: Run, seconds: float) -> bool:

@@ -181,9 +181,17 @@ class LetGo:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Wait for another turn; `alone`: with no other prompt of ours at the engine, since this one may have killed it."""
+    """Wait for another turn. `alone`: with no other prompt of ours at the engine, since this one may have killed it;
+    `crashed`: the engine has died, and another runs the workflow from its start.
+    """
 
     alone: bool
+    crashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """The engine died while it had this workflow and nothing else of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +225,7 @@ Effect = (
     | Answer
     | LetGo
     | Requeue
+    | Blame
     | Depart
     | Unstage
     | FreeMemory

@@ -10,8 +10,8 @@ under way, an answer outstanding, or a moment (`wake_at`) at which it looks agai
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from converter.core.events import (
     Began,
@@ -128,20 +128,20 @@ class EngineGone:
 News = Sound | Accepted | Unanswered | SocketLost | SocketBack | Sight | Unseen | Wake | EngineGone | QueueView
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What is known of one prompt. Times are moments of the shell's monotonic clock, in seconds.
 
-    unbroken: one socket has listened since before the submission. answered: there will be no more news of `POST
-    /prompt`; accepted: it said yes. seen_at: the last moment at which the engine had the prompt for sure; gone: that
-    engine is said to be gone. begun: its start was heard; running: that, or it was seen running. ended, succeeded,
-    failure: what was heard of its end; doubtful: no plain success. absent_since: when a look first found nothing.
-    missed_at: when it was first seen to have left the queue in silence.
+    unbroken: one socket has listened since before the submission. wanted: output nodes that must be heard of. answered:
+    there will be no more news of `POST /prompt`; accepted: it said yes. seen_at: the last moment when the engine had
+    the prompt for sure; gone: that engine is said to be gone. begun: its start was heard; running: that, or it was seen
+    running. ended, succeeded, failure: what was heard of its end; doubtful: no plain success. absent_since: when a look
+    first found nothing. missed_at: when it was first seen to have left the queue in silence.
     """
 
     prompt_id: str
     submitted_at: float
     unbroken: bool = True
+    wanted: frozenset[str] = frozenset()
     answered: bool = False
     accepted: bool = False
     seen_at: float | None = None
@@ -168,9 +168,12 @@ class Evidence:
         return self.seen_at is not None
 
 
-def submit(prompt_id: str, now: float, *, unbroken: bool) -> Evidence:
-    """The evidence of a prompt that is just being submitted; `unbroken`: an open socket listens for it."""
-    return Evidence(prompt_id, submitted_at=now, unbroken=unbroken)
+def submit(prompt_id: str, now: float, *, unbroken: bool, wanted: frozenset[str] = frozenset()) -> Evidence:
+    """The evidence of a prompt that is just being submitted.
+
+    `unbroken`: an open socket listens for it. `wanted`: output nodes without which a success is in doubt.
+    """
+    return Evidence(prompt_id, submitted_at=now, unbroken=unbroken, wanted=wanted)
 
 
 def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
@@ -181,21 +184,21 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
         case Accepted():
             if state.answered:
                 return state, False
-            state = replace(state, answered=True, accepted=True, seen_at=now, wake_at=now + SILENCE)
+            state = state._replace(answered=True, accepted=True, seen_at=now, wake_at=now + SILENCE)
             return _look(state, now) if state.gone else _settle_unheard(state, now)
         case Unanswered():
-            return (state, False) if state.answered else _look(replace(state, answered=True), now)
+            return (state, False) if state.answered else _look(state._replace(answered=True), now)
         case SocketLost() | SocketBack():
-            return _look(replace(state, unbroken=False), now) if state.unbroken else (state, False)
+            return _look(state._replace(unbroken=False), now) if state.unbroken else (state, False)
         case Sight() if state.looking:
-            return _weigh(replace(state, looking=False), news, now)
+            return _weigh(state._replace(looking=False), news, now)
         case Unseen() if state.looking:
             lost = state.gone and state.known
-            return (_vanish(state, now), False) if lost else _retry(replace(state, looking=False), now)
+            return (_vanish(state, now), False) if lost else _retry(state._replace(looking=False), now)
         case Wake():
             return _look(state, now) if state.wake_at is not None and now >= state.wake_at else (state, False)
         case EngineGone():
-            return _look(replace(state, gone=True, unbroken=False), now)
+            return _look(state._replace(gone=True, unbroken=False), now)
         case QueueView():
             return _compare(state, news, now)
         case Sight() | Unseen():
@@ -206,26 +209,26 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
 
 def _hear(state: Evidence, sound: Sound, now: float) -> tuple[Evidence, bool]:
     wake_at = now + SILENCE if state.answered else None
-    state = replace(state, seen_at=now, wake_at=wake_at, absent_since=None, missed_at=None)
+    state = state._replace(seen_at=now, wake_at=wake_at, absent_since=None, missed_at=None)
     match sound:
         case Began():
-            state = replace(state, begun=True, running=True)
+            state = state._replace(begun=True, running=True)
         case Entered():
-            state = replace(state, running=True)
+            state = state._replace(running=True)
         case Executed(node_id, output):
             if output is not None:
-                state = replace(state, executed=(*state.executed, (node_id, output)))
+                state = state._replace(executed=(*state.executed, (node_id, output)))
         case Failed():
-            state = replace(state, doubtful=True, failure=sound, ended=state.ended or not sound.midway)
+            state = state._replace(doubtful=True, failure=sound, ended=state.ended or not sound.midway)
         case Interrupted():
-            state = replace(state, doubtful=True, ended=True)
+            state = state._replace(doubtful=True, ended=True)
         case Succeeded():
-            state = replace(state, ended=True, succeeded=True)
+            state = state._replace(ended=True, succeeded=True)
             return _settle_unheard(state, now)
         case Released():
-            return _look(replace(state, ended=True), now)
+            return _look(state._replace(ended=True), now)
     if state.ended and state.answered:
-        state = replace(state, wake_at=now + state.retry)
+        state = state._replace(wake_at=now + state.retry)
     return state, False
 
 
@@ -233,9 +236,11 @@ def _settle_unheard(state: Evidence, now: float) -> tuple[Evidence, bool]:
     """The fast path, taken only if nothing at all is in doubt; else the end that was heard is looked at."""
     certain = state.unbroken and state.accepted and not state.doubtful
     if certain and state.begun and state.succeeded and state.executed:
-        return _conclude(state, Finished(dict(state.executed)), now), False
+        outputs = dict(state.executed)
+        if state.wanted <= outputs.keys():
+            return _conclude(state, Finished(outputs), now), False
     if state.answered and state.ended:
-        return replace(state, wake_at=now + state.retry), False
+        return state._replace(wake_at=now + state.retry), False
     return state, False
 
 
@@ -250,22 +255,22 @@ def _compare(state: Evidence, view: QueueView, now: float) -> tuple[Evidence, bo
     missed_at = now if state.missed_at is None else state.missed_at
     soon = now + HEARING
     wake_at = soon if state.wake_at is None else min(soon, state.wake_at)
-    return replace(state, missed_at=missed_at, wake_at=wake_at), False
+    return state._replace(missed_at=missed_at, wake_at=wake_at), False
 
 
 def _see(state: Evidence, moment: float, *, running: bool) -> Evidence:
     """The prompt was in the queue, at this moment or after."""
     seen_at = moment if state.seen_at is None else max(moment, state.seen_at)
     running = running or state.running
-    return replace(state, seen_at=seen_at, running=running, absent_since=None, missed_at=None)
+    return state._replace(seen_at=seen_at, running=running, absent_since=None, missed_at=None)
 
 
 def _look(state: Evidence, now: float) -> tuple[Evidence, bool]:
     if not state.answered:
-        return replace(state, wake_at=None), False
+        return state._replace(wake_at=None), False
     if state.looking:
-        return replace(state, look_again=True, wake_at=None), False
-    return replace(state, looking=True, look_again=False, wake_at=None), True
+        return state._replace(look_again=True, wake_at=None), False
+    return state._replace(looking=True, look_again=False, wake_at=None), True
 
 
 def _weigh(state: Evidence, sight: Sight, now: float) -> tuple[Evidence, bool]:
@@ -273,14 +278,14 @@ def _weigh(state: Evidence, sight: Sight, now: float) -> tuple[Evidence, bool]:
         return _conclude(state, _judge(sight.record, state.failure), now), False
     if not sight.absent:
         state = _see(state, sight.asked_at, running=sight.running)
-        state = replace(state, gone=state.gone and state.look_again)
+        state = state._replace(gone=state.gone and state.look_again)
         return _retry(state, now) if state.ended or state.look_again else _rest(state, now)
     if not misses(state, sight):
         return _retry(state, now)
     since = now if state.absent_since is None else state.absent_since
     if sight.asked_at - since >= _patience(state):
         return _vanish(state, now), False
-    return _retry(replace(state, absent_since=since), now)
+    return _retry(state._replace(absent_since=since), now)
 
 
 def _patience(state: Evidence) -> float:
@@ -311,11 +316,11 @@ def _retry(state: Evidence, now: float) -> tuple[Evidence, bool]:
     if state.look_again:
         return _look(state, now)
     later = min(state.retry * 2, LAST_RETRY)
-    return replace(state, wake_at=now + state.retry, retry=later), False
+    return state._replace(wake_at=now + state.retry, retry=later), False
 
 
 def _rest(state: Evidence, now: float) -> tuple[Evidence, bool]:
-    return replace(state, wake_at=now + SILENCE, retry=FIRST_RETRY), False
+    return state._replace(wake_at=now + SILENCE, retry=FIRST_RETRY), False
 
 
 def _vanish(state: Evidence, now: float) -> Evidence:
@@ -329,4 +334,4 @@ def _conclude(state: Evidence, verdict: Verdict, now: float) -> Evidence:
     """
     missed = state.missed_at is not None and now - state.missed_at >= HEARING
     deaf = state.unbroken and not state.ended and missed and not isinstance(verdict, Vanished)
-    return replace(state, verdict=verdict, wake_at=None, looking=False, look_again=False, deaf=deaf)
+    return state._replace(verdict=verdict, wake_at=None, looking=False, look_again=False, deaf=deaf)

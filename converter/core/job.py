@@ -9,14 +9,14 @@ the engine has let go of the job's prompt; nothing is submitted after a cancel o
 is resolved before another is made; every job ends in a bounded number of steps.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from converter.core import evidence
 from converter.core.deeds import (
     Answer,
+    Blame,
     CheckInstance,
     Collect,
     Collected,
@@ -50,8 +50,17 @@ from converter.core.deeds import (
 )
 from converter.core.events import Began, Entered, Failed, QueueView, Sight
 from converter.core.evidence import Broke, EngineGone, Evidence, Finished, News, Stopped, Vanished, Verdict, Wake
+from converter.core.quarantine import KILLS
 from converter.core.workflow import scrub
-from converter.errors import Canceled, DeadlineExceeded, EngineFailed, ExecutionFailed, Fault, OutOfMemory
+from converter.errors import (
+    Canceled,
+    DeadlineExceeded,
+    EngineFailed,
+    ExecutionFailed,
+    Fault,
+    InvalidWorkflow,
+    OutOfMemory,
+)
 
 WITHDRAWAL = 1.0
 """Seconds after which an order to the engine to let go of a prompt is repeated."""
@@ -72,8 +81,7 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(NamedTuple):
     """Seconds spent so far, over all attempts; `since` is when the present phase began."""
 
     since: float
@@ -84,12 +92,13 @@ class Timings:
     collecting: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """The state of a job. `deadline` is a moment.
 
     attempt: prompts that may have reached the engine, at most `max_attempts`, and one more that is `fresh`. turn: a
-    place at the engine is held. withdrawing: an order to let go of the prompt is under way.
+    place at the engine is held. alone: its next prompt, or this one, is the only one of ours at the engine; kills:
+    engines that died under it while it was. wanted: output nodes without which a success is in doubt. withdrawing: an
+    order to let go of the prompt is under way.
     """
 
     phase: Phase
@@ -99,16 +108,24 @@ class Job:
     attempt: int = 0
     turn: bool = False
     fresh: bool = False
+    alone: bool = False
+    kills: int = 0
+    wanted: frozenset[str] = frozenset()
     prompt: Evidence | None = None
     outcome: Outcome | None = None
     withdrawing: bool = False
     withdraw_at: float | None = None
 
 
-def begin(deadline: float, max_attempts: int, now: float, *, stages: bool) -> tuple[Job, Effects]:
-    """A job that was just admitted; `stages`: it has inputs that must be put where the engine can read them."""
+def begin(
+    deadline: float, max_attempts: int, now: float, *, stages: bool, wanted: Iterable[str] = ()
+) -> tuple[Job, Effects]:
+    """A job that was just admitted. `stages`: it has inputs that must be put where the engine can read them; `wanted`:
+    the output nodes that will answer, as far as that is known.
+    """
     phase = Phase.STAGING if stages else Phase.WAITING
-    return Job(phase, deadline, max_attempts, Timings(now)), (Stage() if stages else Ready(),)
+    job = Job(phase, deadline, max_attempts, Timings(now), wanted=frozenset(wanted))
+    return job, (Stage() if stages else Ready(),)
 
 
 def wake_at(job: Job) -> float | None:
@@ -150,9 +167,9 @@ def _wait(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
             return _end(job, fault, now)
         case Turn(prompt_id, listening) if job.phase is Phase.WAITING:
             if now >= job.deadline:
-                return _end(replace(job, turn=True), _late(job, now), now)
-            prompt = evidence.submit(prompt_id, now, unbroken=listening)
-            job = replace(_enter(job, Phase.SUBMITTING, now), attempt=job.attempt + 1, turn=True, prompt=prompt)
+                return _end(job._replace(turn=True), _late(job, now), now)
+            prompt = evidence.submit(prompt_id, now, unbroken=listening, wanted=job.wanted)
+            job = _enter(job, Phase.SUBMITTING, now)._replace(attempt=job.attempt + 1, turn=True, prompt=prompt)
             return job, (Submit(prompt_id, job.fresh),)
     return job, ()
 
@@ -168,7 +185,7 @@ def _follow(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
             job, more = _stopping(job, evidence.Accepted(), now)
             return job, effects + more
         case Unreached() if unanswered:
-            return _requeue(replace(job, attempt=job.attempt - 1), now, alone=False)
+            return _requeue(job._replace(attempt=job.attempt - 1), now, alone=False)
     return _weigh(job, event, now)
 
 
@@ -178,7 +195,7 @@ def _weigh(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
     if prompt is None or not isinstance(event, News):
         return job, ()
     weighed, look = evidence.step(prompt, event, now)
-    job = replace(job, prompt=weighed)
+    job = job._replace(prompt=weighed)
     if weighed.verdict is not None:
         deaf: Effects = (RenewSocket(),) if weighed.deaf else ()
         job, effects = _conclude(job, weighed.verdict, now)
@@ -198,7 +215,7 @@ def _conclude(job: Job, verdict: Verdict, now: float) -> tuple[Job, Effects]:
             ran = job.prompt is not None and job.prompt.begun
             job = _enter(job, Phase.COLLECTING, now)
             served = job.timings.executing if ran and job.attempt == 1 else None
-            return replace(job, turn=False), (LetGo(served), Collect(verdict))
+            return job._replace(turn=False), (LetGo(served), Collect(verdict))
         case Broke(failure):
             fault = _fault(failure)
             job, effects = _end(job, fault, now)
@@ -226,36 +243,44 @@ def _check(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
 
 
 def _crashed(job: Job, now: float) -> tuple[Job, Effects]:
-    """The engine is gone and the prompt with it. One that was running may have been the cause."""
-    suspect = job.prompt is not None and job.prompt.running
-    return _again(job, now, alone=suspect)
+    """The engine is gone and the prompt with it. Whatever was there may have been the cause, heard to run or not: a
+    killer can be too quick to be heard. So all are tried again alone, and only who kills alone is surely to blame.
+    """
+    if not job.alone:
+        return _again(job, now, alone=True, crashed=True)
+    job = job._replace(kills=job.kills + 1)
+    if job.kills >= KILLS:
+        ended, effects = _end(job, InvalidWorkflow(f"the workflow killed the engine {KILLS} times while alone"), now)
+    else:
+        ended, effects = _again(job, now, alone=True, crashed=True)
+    return ended, (Blame(), *effects)
 
 
-def _again(job: Job, now: float, *, alone: bool) -> tuple[Job, Effects]:
+def _again(job: Job, now: float, *, alone: bool, crashed: bool = False) -> tuple[Job, Effects]:
     if job.attempt >= job.max_attempts + job.fresh:
         return _end(job, EngineFailed(f"the engine failed under this job {job.attempt} times"), now)
-    return _requeue(job, now, alone=alone)
+    return _requeue(job, now, alone=alone, crashed=crashed)
 
 
-def _requeue(job: Job, now: float, *, alone: bool) -> tuple[Job, Effects]:
+def _requeue(job: Job, now: float, *, alone: bool, crashed: bool = False) -> tuple[Job, Effects]:
+    """Wait for another turn. One that has to be alone stays so: it was near a death whose cause is not known."""
     held: Effects = (LetGo(None),) if job.turn else ()
-    job = replace(_enter(job, Phase.WAITING, now), turn=False, prompt=None)
-    return job, (*held, Requeue(alone))
+    alone = alone or job.alone
+    job = _enter(job, Phase.WAITING, now)._replace(turn=False, prompt=None, alone=alone)
+    return job, (*held, Requeue(alone, crashed))
 
 
 def _collect(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
     match event:
         case Collected():
-            job = replace(_enter(job, Phase.DELIVERING, now), outcome=Succeeded())
+            job = _enter(job, Phase.DELIVERING, now)._replace(outcome=Succeeded())
             return job, (Depart(), Answer(Succeeded()))
         case FileGone() if not job.fresh:
-            return _requeue(replace(job, fresh=True), now, alone=False)
+            return _requeue(job._replace(fresh=True), now, alone=False)
         case FileGone():
             return _end(job, EngineFailed("the engine names an output file that it does not have"), now)
         case CollectionFailed(fault):
             return _end(job, fault, now)
-        case EngineGone() | Unreached():
-            return _again(job, now, alone=False)
     return job, ()
 
 
@@ -268,10 +293,10 @@ def _stop(job: Job, fault: Fault, now: float) -> tuple[Job, Effects]:
     prompt = job.prompt
     if job.phase not in (Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING) or prompt is None:
         return _end(job, fault, now)
-    job = replace(_enter(job, Phase.STOPPING, now), outcome=fault)
+    job = _enter(job, Phase.STOPPING, now)._replace(outcome=fault)
     if not prompt.answered:  # a submission under way can't be recalled: its answer is waited for
         return job, (Answer(fault),)
-    return replace(job, withdrawing=True), (Answer(fault), Withdraw(prompt.prompt_id))
+    return job._replace(withdrawing=True), (Answer(fault), Withdraw(prompt.prompt_id))
 
 
 def _stopping(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
@@ -284,29 +309,29 @@ def _stopping(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
     if isinstance(event, Halved):
         event = evidence.Accepted()
     if isinstance(event, Withdrawn) and job.withdrawing:
-        job = replace(job, withdrawing=False, withdraw_at=now + WITHDRAWAL)
-        event, prompt = Wake(), replace(prompt, wake_at=now)
+        job = job._replace(withdrawing=False, withdraw_at=now + WITHDRAWAL)
+        event, prompt = Wake(), prompt._replace(wake_at=now)
     weighed, look = evidence.step(prompt, event, now) if isinstance(event, News) else (prompt, False)
     if weighed.verdict is not None:
-        return _close(replace(job, prompt=weighed), now)
+        return _close(job._replace(prompt=weighed), now)
     effects: Effects = (Look(weighed.prompt_id),) if look else ()
     due = not job.withdrawing and (job.withdraw_at is None or now >= job.withdraw_at)
     if weighed.answered and due:
-        job = replace(job, withdrawing=True, withdraw_at=None)
+        job = job._replace(withdrawing=True, withdraw_at=None)
         effects = (*effects, Withdraw(weighed.prompt_id))
-    return replace(job, prompt=weighed), effects
+    return job._replace(prompt=weighed), effects
 
 
 def _end(job: Job, fault: Fault, now: float) -> tuple[Job, Effects]:
     """Answer with the fault and close; nothing of the job is at the engine any more."""
     answer: Effects = () if job.outcome is not None else (Answer(fault),)
-    closed, effects = _close(replace(job, outcome=job.outcome or fault), now)
+    closed, effects = _close(job._replace(outcome=job.outcome or fault), now)
     return closed, answer + effects
 
 
 def _close(job: Job, now: float) -> tuple[Job, Effects]:
     held: Effects = (LetGo(None),) if job.turn else ()
-    job = replace(_enter(job, Phase.DONE, now), turn=False)
+    job = _enter(job, Phase.DONE, now)._replace(turn=False)
     return job, (*held, Depart(), Unstage())
 
 
@@ -318,7 +343,7 @@ def _enter(job: Job, phase: Phase, now: float) -> Job:
     spent = {"since": now}
     if bucket is not None:
         spent[bucket] = getattr(job.timings, bucket) + now - job.timings.since
-    return replace(job, phase=phase, timings=replace(job.timings, **spent))
+    return job._replace(phase=phase, timings=job.timings._replace(**spent))
 
 
 _BUCKETS: Mapping[Phase, str] = {

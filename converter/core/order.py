@@ -32,6 +32,7 @@ class Selection:
 class Order:
     """One wish, valid in itself. `timeout` is in seconds, for the whole request, queueing included.
 
+    `foreseen` are the output nodes that will answer, as far as the workflow shows it.
     `inputs` are those that a template was filled with, drawn seeds included; they are answered with the result.
     `media` are inputs, as (node id, input name), that name media though their node is no known loader.
     `extra_data` may hold the caller's secrets: it is handed to the engine and kept out of every representation.
@@ -43,6 +44,7 @@ class Order:
     priority: int = 0
     selection: Selection = Selection()
     extra_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    foreseen: tuple[str, ...] = ()
     media: frozenset[tuple[str, str]] = frozenset()
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
     inputs: Mapping[str, Any] | None = field(default=None, repr=False)

@@ -4,14 +4,12 @@ Invariant: `value` is between 0 and 1 and never goes back, also when the prompt 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from converter.core.events import Advanced, Cached, Entered, Executed, NodeProgress, Sound, Succeeded
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """`nodes` are those that will run, `done` those of them that will not run again.
 
     fraction: how much of the others has been done, in nodes. node_id, step, steps: the node that runs, and its steps
@@ -46,15 +44,15 @@ def hear(state: Progress, sound: Sound) -> Progress:
 def _hear(state: Progress, sound: Sound) -> Progress:
     match sound:
         case Cached(nodes):
-            return _raise(replace(state, done=state.done | (state.nodes & frozenset(nodes))))
+            return _raise(state._replace(done=state.done | (state.nodes & frozenset(nodes))))
         case Entered(node_id) if node_id != state.node_id:
             return _enter(state, node_id)
         case Advanced(nodes):
             return _advance(state, nodes)
         case Executed(node_id) if node_id in state.nodes:
-            return _raise(replace(state, done=state.done | {node_id}, fraction=0.0))
+            return _raise(state._replace(done=state.done | {node_id}, fraction=0.0))
         case Succeeded():
-            return replace(state, done=state.nodes, fraction=0.0, value=1.0)
+            return state._replace(done=state.nodes, fraction=0.0, value=1.0)
     return state
 
 
@@ -64,7 +62,7 @@ def _enter(state: Progress, node_id: str) -> Progress:
     """
     left = state.nodes & {state.node_id} if state.node_id is not None else frozenset()
     done = (state.done | left) - {node_id}
-    return _raise(replace(state, done=done, node_id=node_id, fraction=0.0, step=None, steps=None))
+    return _raise(state._replace(done=done, node_id=node_id, fraction=0.0, step=None, steps=None))
 
 
 def _advance(state: Progress, nodes: tuple[NodeProgress, ...]) -> Progress:
@@ -73,12 +71,12 @@ def _advance(state: Progress, nodes: tuple[NodeProgress, ...]) -> Progress:
     running = [node for node in nodes if not node.finished and node.maximum > 0]
     parts = {n.display_node_id: n.value / n.maximum for n in running if n.display_node_id in state.nodes - done}
     fraction = sum(min(max(part, 0.0), 1.0) for part in parts.values())
-    state = replace(state, done=done, fraction=fraction)
+    state = state._replace(done=done, fraction=fraction)
     if running:
         last = running[-1]
         counts = last.maximum > 1
         step, steps = (int(last.value), int(last.maximum)) if counts else (None, None)
-        state = replace(state, node_id=last.display_node_id, step=step, steps=steps)
+        state = state._replace(node_id=last.display_node_id, step=step, steps=steps)
     return _raise(state)
 
 
@@ -86,7 +84,7 @@ def _raise(state: Progress) -> Progress:
     if not state.nodes:
         return state
     value = min((len(state.done) + state.fraction) / len(state.nodes), 1.0)
-    return replace(state, value=value) if value > state.value else state
+    return state._replace(value=value) if value > state.value else state
 
 
 def snapshot(state: Progress, workflow: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,9 +60,9 @@ FAILURE = Failed("1", "Node", "no", "ValueError")
 class Prompt:
     """One prompt's evidence on a clock of its own; `looks` counts the looks that were begun."""
 
-    def __init__(self, *news: News, unbroken: bool = True) -> None:
+    def __init__(self, *news: News, unbroken: bool = True, wanted: str = "") -> None:
         self.now = 100.0
-        self.state = evidence.submit(OURS, self.now, unbroken=unbroken)
+        self.state = evidence.submit(OURS, self.now, unbroken=unbroken, wanted=frozenset(wanted.split()))
         self.looks = 0
         self.tell(*news)
 
@@ -148,6 +148,13 @@ def test_any_doubt_means_a_look(news: tuple[News, ...]) -> None:
 
 def test_a_prompt_that_no_socket_listened_for_is_looked_at() -> None:
     assert Prompt(*WHOLE, unbroken=False).wait(FIRST_RETRY).looking
+
+
+def test_a_success_without_an_output_that_is_wanted_is_looked_at() -> None:
+    assert Prompt(*WHOLE, wanted="1").verdict == Finished({"1": UI})
+    prompt = Prompt(*WHOLE, wanted="1 2")
+    assert prompt.verdict is None
+    assert prompt.wait(FIRST_RETRY).looking
 
 
 # What a sight says -------------------------------------------------------------------------------------------------
@@ -238,7 +245,7 @@ def test_nothing_is_looked_at_before_the_submission_is_answered_and_no_alarm_is_
     for news in (Began(), Released(), Succeeded(), SocketLost(), EngineGone(), Wake(), FAILURE):
         prompt = Prompt(news)
         assert (prompt.looking, prompt.state.wake_at) == (False, None)
-    prompt.state = replace(prompt.state, wake_at=prompt.now)
+    prompt.state = prompt.state._replace(wake_at=prompt.now)
     assert prompt.wait(0.0).state.wake_at is None, "an alarm that can do nothing is not set again"
 
 

@@ -8,6 +8,7 @@ from converter import errors
 from converter.core import evidence, job
 from converter.core.deeds import (
     Answer,
+    Blame,
     CheckInstance,
     Collect,
     Collected,
@@ -116,8 +117,8 @@ def queued() -> Life:
     return Life(TURN, Accepted())
 
 
-def running() -> Life:
-    return Life(TURN, Accepted(), Began())
+def running(max_attempts: int = 3) -> Life:
+    return Life(TURN, Accepted(), Began(), max_attempts=max_attempts)
 
 
 def checking(*news: Event) -> Life:
@@ -315,23 +316,41 @@ def test_a_socket_that_was_silent_about_the_end_is_renewed() -> None:
 # Crashes -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_that_ran_at_the_crash_is_a_suspect_and_runs_again_alone() -> None:
+def test_a_prompt_that_was_at_the_engine_at_the_crash_is_a_suspect_and_runs_again_alone() -> None:
+    for life in (running(), queued()):
+        assert life.tell(EngineGone()) == [Look("p")]
+        assert life.tell(Unseen()) == [LetGo(None), Requeue(alone=True, crashed=True)]
+        assert life.phase is Phase.WAITING
+        assert life.tell(Turn("q", listening=False)) == [Submit("q", fresh=False)]
+
+
+def test_who_kills_the_engine_while_alone_is_blamed_and_refused_after_the_second_time() -> None:
+    life = running(max_attempts=10)
+    assert Blame() not in life.tell(EngineGone(), Unseen()), "it was not alone"
+    assert life.tell(Turn("q", listening=True), Accepted(), EngineGone(), Unseen())[-3:] == [
+        Blame(),
+        LetGo(None),
+        Requeue(alone=True, crashed=True),
+    ]
+    effects = life.tell(Turn("r", listening=True), Accepted(), EngineGone(), Unseen())
+    assert effects[-5:] == [Blame(), Answer(life.fault), *CLOSED]
+    assert isinstance(life.fault, errors.InvalidWorkflow)
+
+
+def test_who_was_near_a_death_stays_alone() -> None:
     life = running()
-    assert life.tell(EngineGone()) == [Look("p")]
-    assert life.tell(Unseen()) == [LetGo(None), Requeue(alone=True)]
-    assert life.phase is Phase.WAITING
-    assert life.tell(Turn("q", listening=False)) == [Submit("q", fresh=False)]
-
-
-def test_a_prompt_that_was_pending_at_the_crash_is_none() -> None:
-    life = queued()
-    assert life.tell(EngineGone(), Unseen())[1:] == [LetGo(None), Requeue(alone=False)]
+    life.tell(EngineGone(), Unseen())
+    assert life.tell(Turn("q", listening=True), Unreached()) == [
+        Submit("q", fresh=False),
+        LetGo(None),
+        Requeue(alone=True),
+    ]
 
 
 @pytest.mark.parametrize("event", [InstanceChecked(same=False), EngineGone()])
 def test_a_crash_may_be_found_out_by_asking(event: Event) -> None:
     life = checking(Accepted(), Began())
-    assert life.tell(event) == [LetGo(None), Requeue(alone=True)]
+    assert life.tell(event) == [LetGo(None), Requeue(alone=True, crashed=True)]
     assert life.tell(InstanceChecked(same=False)) == [], "asked for the prompt before"
 
 
@@ -354,10 +373,10 @@ def test_an_engine_that_fails_too_often_has_failed() -> None:
     assert "2 times" in life.fault.detail
 
 
-def test_a_crash_before_the_outputs_are_collected_means_once_more() -> None:
-    for event in (EngineGone(), Unreached()):
-        assert collecting().tell(event) == [Requeue(alone=False)]
-        assert isinstance(collecting(max_attempts=1).tell(event)[0], Answer)
+def test_a_crash_while_the_outputs_are_collected_changes_nothing_since_files_outlive_the_engine() -> None:
+    life = collecting()
+    assert life.tell(EngineGone(), Unreached()) == []
+    assert life.phase is Phase.COLLECTING
 
 
 # Collection --------------------------------------------------------------------------------------------------------
