@@ -70,7 +70,7 @@ class Caller:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Caller]:
     """One service for the tests after which it is as it was."""
-    with running(tmp_path_factory.mktemp("service"), "--restart-budget", "50", "--max-attempts", "2") as service:
+    with running(tmp_path_factory.mktemp("service"), "--restart-budget", "50", "--max-attempts", "3") as service:
         await service.listens()
         async with open_session() as session:
             await service.ready()
@@ -120,10 +120,15 @@ async def metrics_of(caller: Caller) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
-async def test_a_job_that_always_kills_the_engine_ends_in_a_fault(shared: Caller) -> None:
-    reply = await shared.start(workflow(1, node="TestExit", code=3))
-    assert (reply.status, reply.document["code"]) in ((502, "engine_failed"), (422, "invalid_workflow")), reply
+async def test_who_kills_the_engine_is_found_and_barred_and_its_neighbour_is_served(shared: Caller) -> None:
+    killer = workflow(1, node="TestExit", code=3)
+    neighbour, killed = await asyncio.gather(shared.start(workflow(0x00FF00, 0.3)), shared.start(killer))
+    assert color(neighbour) == 0x00FF00
+    assert (killed.status, killed.document["code"]) == (422, "invalid_workflow"), killed
     await shared.service.ready()
+    again = await shared.start(killer)
+    assert (again.status, again.document["code"]) == (422, "invalid_workflow"), "refused without another death"
+    assert "refused for a while" in again.document["detail"]
     assert color(await shared.start(workflow(0x0000FF))) == 0x0000FF
 
 
