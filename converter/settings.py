@@ -171,7 +171,9 @@ class Settings(BaseModel):
         None, "Workflow that the engine must complete after each start to be ready", shown="a 16 x 16 picture"
     )
     output_dir: Folder = setting(
-        None, "The engine's output folder, if shared: outputs are read from it", shown="read over HTTP"
+        None,
+        "The engine's output folder, if it is on a disk of this machine: outputs are read from it",
+        shown="read over HTTP",
     )
     input_dir: Folder = setting(
         None, "The engine's input folder, if shared: staged inputs are removed from it", shown="not shared"
