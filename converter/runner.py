@@ -133,6 +133,13 @@ class Run:
             if not self._interest and not self.kept:
                 self.leave(Canceled("everybody who waited for the job has left"))
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Want to be told what happens for as long as this is entered; how things stand is told first."""
+        with self.chronicle.watched():
+            self._announce()
+            yield
+
     def leave(self, fault: Fault) -> None:
         """Nobody wants the job any more, or the replica gives it up; the fault is told to whoever still listens."""
         self.feed(deeds.Left(fault))
@@ -200,8 +207,7 @@ class Run:
     def glance(self, view: QueueView) -> None:
         """A read of the engine's whole queue."""
         self.feed(view)
-        if self.chronicle.is_watched:
-            self._announce()
+        self._announce()
 
     def feed(self, event: Event) -> None:
         """Tell the machine what happened, and do what it decides; in order, also if one step causes another."""
@@ -230,7 +236,6 @@ class Run:
         try:
             async with self._errands, asyncio.TaskGroup() as group:
                 self._group = group
-                self._announce()
                 for effect in self._first:
                     self._perform(effect)
                 self._set_alarm()
@@ -334,7 +339,7 @@ class Run:
             self.delivered()
 
     def _announce(self) -> None:
-        if not self.outcome.done():
+        if self.chronicle.is_watched and not self.outcome.done():
             self.chronicle.status(self.status())
 
     # The alarm -------------------------------------------------------------------------------------------------------

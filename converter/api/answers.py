@@ -160,7 +160,7 @@ async def stream(
     )
     await response.prepare(request)
     sequence, ended = after, False
-    with run.chronicle.watched():
+    with run.watched():
         while not ended:
             entries = run.chronicle.since(sequence)
             for entry in entries:
