@@ -7,6 +7,7 @@ are there once however often they are sent.
 
 import asyncio
 import hashlib
+import logging
 import uuid
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from converter.core.media import MediaInput, decode, identify, media_inputs
 from converter.core.order import Order
 from converter.core.workflow import replace_inputs
 from converter.errors import EngineFailed, InvalidInput
+
+log = logging.getLogger(__name__)
 
 SUBFOLDER = "converter"
 """The folder within the engine's input folder that takes what is staged."""
@@ -80,7 +83,10 @@ class Staging:
         folder = self._inputs.folder
         if folder is not None:
             for name in self._staged:
-                await asyncio.to_thread((folder / name).unlink, missing_ok=True)
+                try:
+                    await asyncio.to_thread((folder / name).unlink, missing_ok=True)
+                except OSError as error:  # the answer is none the worse for it
+                    log.warning("a staged input was not removed: %s", error.strerror, extra={"file": name})
 
     async def _upload(self, media: MediaInput, data: bytes, digest: bytes) -> str:
         kind = identify(media, data)

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from aiohttp import FormData
@@ -160,3 +161,14 @@ async def test_outputs_in_subfolders_come_back(engine: FakeEngine) -> None:
         reply = await caller.run(picture(7, prefix="deep/er/still"))
         assert reply.colors == [7]
         assert reply.document["outputs"][0]["name"] == "still_00001_.png"
+
+
+async def test_an_input_that_can_not_be_removed_is_reported_and_harms_nobody(
+    engine: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "converter").write_text("a file where the engine's folder should be")
+    async with converter(engine.url, input_dir=str(tmp_path)) as caller:
+        assert (await caller.run(loaded(data_uri(RED)))).colors == [CYAN]
+        await caller.until_empty()
+        assert "a staged input was not removed" in caplog.text
+        assert (await caller.run(picture(1))).colors == [1]
