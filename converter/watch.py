@@ -140,7 +140,7 @@ class Watch:
     async def _read(self, link: EngineLink) -> None:
         """Read the queue once, and find out whether the engine is the one that it was, where that is in doubt."""
         try:
-            view = await link.client.queue(timeout=self._staleness)
+            view = await link.read_queue(timeout=self._staleness)
             if self._doubt:
                 await self._identify(link, view)
         except Unreachable:
@@ -196,7 +196,7 @@ class Watch:
         )
         self._gate.observe(looked)
         self._seen = frozenset(view.running + view.pending)
-        strangers = self._seen - frozenset(link.prompts)
+        strangers = self._seen - link.departed.union(link.prompts)
         self._gate.decide(admission.Strangers(len(strangers)))
         link.glance(view)
 

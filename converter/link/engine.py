@@ -51,11 +51,15 @@ class Listener(Protocol):
 
 
 class EngineLink:
-    """One engine. `client_id` is that of the open websocket, None while there is none."""
+    """One engine. `client_id` is that of the open websocket, None while there is none.
+
+    `departed`: prompts that were forgotten since the last `read_queue` began, so its view may still show them.
+    """
 
     def __init__(self, client: EngineClient, listener: Listener) -> None:
         self.client = client
         self.client_id: str | None = None
+        self.departed: set[str] = set()
         self._listener = listener
         self._followers: dict[str, Follower] = {}
         self._heard_by: dict[str, str | None] = {}
@@ -81,10 +85,16 @@ class EngineLink:
         if prompt_id is not None:
             self._followers.pop(prompt_id, None)
             self._heard_by.pop(prompt_id, None)
+            self.departed.add(prompt_id)
 
     def hears(self, prompt_id: str) -> bool:
         """Whether the open websocket is the one to which the engine tells the prompt's progress."""
         return self.client_id is not None and self._heard_by.get(prompt_id) == self.client_id
+
+    async def read_queue(self, *, timeout: float) -> QueueView:
+        """The engine's whole queue; raises LinkError."""
+        self.departed.clear()
+        return await self.client.queue(timeout=timeout)
 
     def glance(self, view: QueueView) -> None:
         """Show a read of the whole queue to every follower."""

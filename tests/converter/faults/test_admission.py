@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import ClientError
 
+from converter.core import admission
+from converter.core.events import QueueView
+from converter.link.client import EngineClient
 from tests.converter.faults.graphs import passed_through, picture
 from tests.converter.faults.replica import Caller, Reply, converter, give_up
 from tests.fakes.engine import FakeEngine
@@ -265,3 +268,38 @@ async def test_a_thousand_mixed_orders_leave_nothing(engine: FakeEngine) -> None
         assert caller.replica.gate.queue() == {"running": 0, "waiting": 0, "strangers": 0, "capacity": 24}
         await engine.until_idle()
         await caller.until_ready()
+
+
+async def test_a_prompt_that_ends_while_the_queue_is_read_is_no_strangers(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, pass_on = asyncio.Event(), asyncio.Event()
+    ask = EngineClient.queue
+
+    async def answer_late(client: EngineClient, *, timeout: float | None = None) -> QueueView:
+        view = await ask(client, timeout=timeout)
+        if view.running and not pass_on.is_set():
+            read.set()
+            await pass_on.wait()
+        return view
+
+    async with converter(engine.url, capacity=1) as caller:
+        counts: list[int] = []
+        decide = caller.replica.gate.decide
+
+        def note(event: admission.Event) -> None:
+            if isinstance(event, admission.Strangers):
+                counts.append(event.count)
+            decide(event)
+
+        monkeypatch.setattr(caller.replica.gate, "decide", note)
+        monkeypatch.setattr(EngineClient, "queue", answer_late)
+        [running] = await fill(engine, caller, 1)
+        await read.wait()
+        engine.release()
+        assert (await running).status == 200
+        await caller.until_empty()
+        seen = len(counts)
+        pass_on.set()
+        await caller.until(lambda: len(counts) > seen)
+        assert not any(counts)
