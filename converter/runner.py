@@ -57,6 +57,7 @@ class Run:
         self.ended_at: float | None = None
         self._means = means
         self._place = place
+        self._followed: str | None = None
         self._heard_at = 0.0
         self._interest = 0
         self._inbox: deque[Event] = deque()
@@ -245,7 +246,7 @@ class Run:
         finally:
             self._drop_alarm()
             self._place.depart()
-            self._means.link.forget(self.prompt_id)
+            self._means.link.forget(self._followed)
             if not self.outcome.done():
                 self._answer(Internal("the job was given up"))
         if self._frees_memory:
@@ -261,6 +262,7 @@ class Run:
             case deeds.Ready():
                 self._place.ready()
             case deeds.Submit():
+                self._followed = effect.prompt_id
                 self._spawn(errands.submit(effect.prompt_id, self, fresh=effect.fresh))
             case deeds.Look(prompt_id):
                 self._spawn(self._look(prompt_id))
@@ -316,7 +318,7 @@ class Run:
     def _requeue(self, *, alone: bool, crashed: bool) -> None:
         for task in self._tasks:
             task.cancel()
-        self._means.link.forget(self.prompt_id)
+        self._means.link.forget(self._followed)
         if crashed:
             self.chronicle.restart(self.status() | {"state": "restarted"})
         self._place.requeue(alone=alone)

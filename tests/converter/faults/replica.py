@@ -226,6 +226,11 @@ class Caller:
         """The engine is up and warm, the converter listens to it, and there is a place."""
         await self.until(lambda: self.ready)
 
+    @property
+    def prompts(self) -> int:
+        """Prompts that somebody follows."""
+        return len(self.replica.jobs._means.link.prompts)
+
     async def until_empty(self) -> None:
         """No job is carried, no ticket is held."""
         await self.until(lambda: not self.tickets)

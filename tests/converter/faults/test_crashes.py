@@ -234,3 +234,16 @@ async def test_probes_tell_the_truth_while_the_engine_comes_and_goes(engine: Fak
             await caller.until_ready()
             assert len(engine.finished_prompts) > started
         await asyncio.gather(*(caller.run(picture(color)) for color in range(1, 5)))
+
+
+async def test_of_a_prompt_that_died_with_its_engine_nothing_is_remembered(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.hold()
+        running = caller.start(picture(0x123456))
+        await engine.until_held()
+        await engine.crash()
+        engine.release()
+        await engine.restart()
+        assert (await running).colors == [0x123456]
+        await caller.until_empty()
+        assert not caller.prompts
