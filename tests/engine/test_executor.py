@@ -474,7 +474,7 @@ NODES = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(graph=st.dictionaries(st.integers(0, 6).map(str), NODES, min_size=2), kind=st.sampled_from(OUTPUTS))
 def test_any_graph_is_refused_or_comes_to_an_end(bench: Bench, graph: Graph, kind: str) -> None:
     graph["0"] = node("EmptyImage", width=4, height=4, batch_size=1, color=1)

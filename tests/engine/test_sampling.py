@@ -114,7 +114,7 @@ def test_every_combination_ends_in_the_data(sampler: str, scheduler: str) -> Non
     assert all(float(each.latent.std()) < 1.5 for each in asked), "the network is asked about unit variance"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     sampler=st.sampled_from(sorted(SAMPLERS)),
     scheduler=st.sampled_from(sorted(SCHEDULERS)),

@@ -735,5 +735,5 @@ class AnySchedule(RuleBasedStateMachine):
             assert (estimate(self.state, name) is None) is (self.state.service is None)
 
 
-AnySchedule.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+AnySchedule.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
 TestAnySchedule = AnySchedule.TestCase

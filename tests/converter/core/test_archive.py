@@ -134,4 +134,4 @@ class Schedule(RuleBasedStateMachine):
 
 
 TestSchedule = Schedule.TestCase
-TestSchedule.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSchedule.settings = settings(max_examples=100, stateful_step_count=40)

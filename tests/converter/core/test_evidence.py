@@ -542,7 +542,7 @@ class Follower:
                 assert begun <= (OURS in engine.ran)
 
 
-MISHAPS = settings(max_examples=3000, deadline=None)
+MISHAPS = settings(max_examples=3000)
 
 
 @MISHAPS

@@ -243,7 +243,7 @@ def carry(story: Story) -> Runner:
     return runner
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(STORIES)
 @example(Story(Plan(post="late", stall=(0.0, 7.0), views=False)))
 @example(Story(Plan(post="answer slow"), post="halved", timeout=3.0))
@@ -306,7 +306,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.booleans(), st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.0, 0.1, 1.0, 7.0, 50.0])), max_size=40))
 def test_whatever_is_told_nothing_is_given_back_twice(stages: bool, told: list[tuple[Event, float]]) -> None:
     state, first = job.begin(95.0, 2, 0.0, stages=stages)

@@ -617,5 +617,5 @@ class AnySchedule(RuleBasedStateMachine):
         assert view(state, self.now).ready is not final
 
 
-AnySchedule.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnySchedule.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestAnySchedule = AnySchedule.TestCase

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.core.events import Failed, QueueView, Record
@@ -15,7 +15,6 @@ from converter.link.answers import Accepted, Refused, Unreadable
 from converter.link.wire import Features
 from tests.fakes import recordings
 
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is slow, which says nothing about the code."""
 
 PARSERS: list[Callable[[bytes], Any]] = [
@@ -274,7 +273,6 @@ ENTRY = st.dictionaries(st.sampled_from(["prompt", "outputs", "status"]), JSON)
 STATUS = st.fixed_dictionaries({"status_str": JSON | st.just("success"), "messages": JSON})
 
 
-@relaxed
 @given(
     st.binary(max_size=100)
     | JSON.map(dump)

@@ -5,7 +5,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from converter.core.events import (
@@ -26,7 +26,6 @@ from converter.core.events import (
 from converter.link.wire import GREETING, Features, Message, Status, parse, peek
 from tests.fakes import recordings
 
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is slow, which says nothing about the code."""
 
 ID = "9e5c7aeb-56db-4eba-b436-3f4640b8a687"
@@ -184,7 +183,6 @@ def test_what_is_not_in_the_usual_form_is_not_guessed(text: str) -> None:
     assert peek(text) is None
 
 
-@relaxed
 @given(
     st.sampled_from(["progress", "progress_state", "executed", "status"]),
     st.dictionaries(st.sampled_from(["prompt_id", "nodes", "value", "x"]), st.text() | st.integers()),
@@ -340,7 +338,6 @@ def test_other_binaries_are_nothing(raw: bytes) -> None:
     assert parse(raw, always) is None
 
 
-@relaxed
 @given(st.integers(0, 300))
 def test_a_cut_off_picture_is_never_a_whole_one(length: int) -> None:
     raw = with_metadata({"node_id": "4", "prompt_id": ID, "image_type": "image/png"})
@@ -394,14 +391,12 @@ FIELDS = st.sampled_from(
 )
 
 
-@relaxed
 @given(st.binary(max_size=200))
 @example(b"\0\0\0\4\0\0\0\0\0")
 def test_no_bytes_raise(raw: bytes) -> None:
     assert isinstance(parse(raw, always), Picture | None)
 
 
-@relaxed
 @given(st.sampled_from([1, 2, 3, 4]), st.integers(0, 30), st.binary(max_size=60) | st.builds(json.dumps, JSON))
 def test_no_binary_message_raises(kind: int, number: int, rest: bytes | str) -> None:
     body = rest if isinstance(rest, bytes) else rest.encode()
@@ -409,13 +404,11 @@ def test_no_binary_message_raises(kind: int, number: int, rest: bytes | str) -> 
     assert isinstance(parse(struct.pack(">II", kind, len(body)) + body + PNG, always), Picture | None)
 
 
-@relaxed
 @given(st.text())
 def test_no_text_raises(text: str) -> None:
     assert not isinstance(parse(text, always), Picture)
 
 
-@relaxed
 @given(KINDS | st.text(max_size=5), JSON | st.dictionaries(FIELDS, JSON, max_size=6), st.booleans())
 def test_no_message_raises(kind: str, data: Any, wanted: bool) -> None:
     text = json.dumps({"type": kind, "data": data})

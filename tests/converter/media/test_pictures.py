@@ -134,7 +134,7 @@ GOOD = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(form=st.sampled_from(sorted(GOOD)), wanted=st.sampled_from(FORMATS), data=st.data())
 async def test_broken_bytes_never_raise(form: str, wanted: Format, data: st.DataObject) -> None:
     broken = bytearray(GOOD[form])
