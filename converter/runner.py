@@ -98,8 +98,8 @@ class Run:
 
     @property
     def held(self) -> int:
-        """Bytes of outputs that are held in memory."""
-        return sum(len(item.content) for item in self.items if isinstance(item.content, bytes))
+        """Bytes of outputs that are held in memory; texts are, too."""
+        return sum(item.size for item in self.items if item.content is None or isinstance(item.content, bytes))
 
     def status(self) -> dict[str, Any]:
         """The data of a `status` event: state, prompts that will run before, estimated seconds until the end."""
