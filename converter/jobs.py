@@ -104,9 +104,10 @@ class Jobs:
         raise NotFound(f"there is no job {job_id} here")
 
     def cancel(self, job_id: str) -> Run:
-        """Cancel a job, in whatever state it is; raises NotFound or Expired."""
+        """Cancel a job; one that has ended stays as it is, its delivery included. Raises NotFound or Expired."""
         run = self.find(job_id)
-        run.leave(Canceled("the job was canceled by request"))
+        if not run.outcome.done():
+            run.leave(Canceled("the job was canceled by request"))
         return run
 
     async def reopen(self, run: Run, stack: AsyncExitStack) -> Sequence[Item]:

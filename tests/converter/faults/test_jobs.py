@@ -1,10 +1,12 @@
 """Jobs that outlive their request: begun, found, watched by many, kept, and forgotten in time."""
 
 import asyncio
+import io
+import json
 
 import pytest
 
-from tests.converter.faults.graphs import LARGE, passed_through, picture
+from tests.converter.faults.graphs import LARGE, passed_through, picture, text
 from tests.converter.faults.replica import colors, converter
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pictures import color_of
@@ -172,3 +174,24 @@ async def test_a_job_that_never_was(engine: FakeEngine, path: str) -> None:
         reply = await caller.get(path)
         assert (reply.status, reply.code) == (404, "not_found")
         assert (await caller.cancel("nobody")).status == 404
+
+
+async def test_texts_count_among_what_is_kept(engine: FakeEngine) -> None:
+    async with converter(engine.url, keep_bytes=200_000) as caller:
+        for number in (1, 2, 3):
+            await caller.run(text(str(number) * 90_000), ASYNC, id=f"text-{number}")
+            await caller.until_job(f"text-{number}", "succeeded")
+        statuses = [(await caller.get(f"/v1/jobs/text-{number}")).status for number in (1, 2, 3)]
+        assert statuses == [410, 200, 200]
+
+
+async def test_a_cancel_that_comes_too_late_breaks_no_answer(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        huge = {"extra_pnginfo": {"filler": "x" * 20_000_000}}
+        body = io.BytesIO(json.dumps({"workflow": picture(0x123456), "id": "late", "extra_data": huge}).encode())
+        headers = {"Accept": "image/png", "Content-Type": "application/json"}
+        async with caller.session.post(f"{caller.url}/v1/run", data=body, headers=headers) as response:
+            first = await response.content.readexactly(1000)
+            canceled = await caller.cancel("late")
+            assert (canceled.status, canceled.document["status"]) == (200, "succeeded")
+            assert color_of(first + await response.read()) == 0x123456
