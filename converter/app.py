@@ -57,6 +57,15 @@ COMFYUI_PORT = 8188
 GREETING = """
 converter is ready at {url}. Try, in another terminal:
 
+{examples}
+  # how it is
+  curl -s {url}/status
+
+Your own workflow (in ComfyUI: Workflow > Export (API)) goes to {url}/v1/run as {{"workflow": ...}}.
+Ctrl-C stops {stopped}.
+"""
+
+OF_THE_EMBEDDED_ENGINE = """\
   # a picture as a file
   curl -s {url}/v1/workflows/txt2img -H 'Content-Type: application/json' -H 'Accept: image/png' \\
     -d '{{"inputs": {{"prompt": "a red circle on a white background"}}}}' -o picture.png
@@ -68,13 +77,15 @@ converter is ready at {url}. Try, in another terminal:
   # with progress, as server-sent events
   curl -sN {url}/v1/workflows/txt2img -H 'Content-Type: application/json' -H 'Accept: text/event-stream' \\
     -d '{{"inputs": {{"prompt": "a green heart", "steps": 30}}}}'
-
-  # how it is
-  curl -s {url}/status
-
-Your own workflow (in ComfyUI: Workflow > Export (API)) goes to {url}/v1/run as {{"workflow": ...}}.
-Ctrl-C stops everything.
 """
+
+OF_ANY_ENGINE = """\
+  # a red picture as a file; it needs no model
+  curl -s {url}/v1/run -H 'Content-Type: application/json' -H 'Accept: image/png' -o red.png -d '{{"workflow": {{
+    "1": {{"class_type": "EmptyImage", "inputs": {{"width": 64, "height": 64, "batch_size": 1, "color": 16711680}}}},
+    "2": {{"class_type": "SaveImage", "inputs": {{"images": ["1", 0], "filename_prefix": "red"}}}}}}}}'
+"""
+"""What shows a service whose models and templates are not known."""
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 """The templates that ship."""
@@ -90,7 +101,7 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     async with run_replica(settings, environment) as replica:
         log.info("listening on %s", replica.address)
         async with asyncio.TaskGroup() as group:
-            greeting = group.create_task(_greet(replica.watch, settings.public_url or replica.address))
+            greeting = group.create_task(_greet(replica.watch, compose_greeting(settings, replica.address)))
             interactive = await end
             greeting.cancel()
         await _drain(replica, settings.grace, delay=0.0 if interactive else settings.drain_delay)
@@ -260,10 +271,19 @@ def _read_workflow(path: Path) -> Mapping[str, Any]:
 # Coming and going ----------------------------------------------------------------------------------------------------
 
 
-async def _greet(watch: Watch, address: str) -> None:
+def compose_greeting(settings: Settings, address: str) -> str:
+    """What to try on a replica that listens at `address`: requests that its engine can answer as they are."""
+    url = settings.public_url or address
+    embedded = settings.engine_url is None and settings.engine_command is None
+    examples = OF_THE_EMBEDDED_ENGINE if embedded and settings.workflows_dir is None else OF_ANY_ENGINE
+    stopped = "everything" if settings.engine_url is None else "the converter; the engine goes on"
+    return GREETING.format(url=url, examples=examples.format(url=url), stopped=stopped)
+
+
+async def _greet(watch: Watch, greeting: str) -> None:
     """Say what to try, once it would work."""
     await watch.warmed.wait()
-    sys.stdout.write(GREETING.format(url=address))
+    sys.stdout.write(greeting)
     sys.stdout.flush()
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
-from converter.app import CannotStart, run_replica
+from converter.app import CannotStart, compose_greeting, run_replica
 from converter.settings import load
 from tests.converter.faults.graphs import picture
 from tests.converter.faults.replica import Caller, converter
@@ -211,3 +212,25 @@ async def test_what_is_wrong_with_the_inputs_of_a_template_is_told(engine: FakeE
         assert (reply.status, reply.code) == (400, "invalid_request")
         assert len(reply.document["problems"]) == 3
         assert not caller.tickets
+
+
+# The greeting ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_greeting_shows_of_an_unknown_engine_works(engine: FakeEngine) -> None:
+    settings = load({"engine_url": engine.url}, {})
+    greeting = compose_greeting(settings, "http://127.0.0.1:3000")
+    bodies = re.findall(r" -d '(.*?)'", greeting, re.DOTALL)
+    assert len(bodies) == greeting.count(" -d ") == 1
+    assert "Ctrl-C stops the converter; the engine goes on." in greeting
+    async with converter(engine.url) as caller:
+        reply = await caller.post("/v1/run", json.loads(bodies[0]))
+        assert (reply.status, reply.colors) == (200, [0xFF0000])
+
+
+def test_the_greeting_shows_templates_where_it_knows_that_they_work(tmp_path: Path) -> None:
+    at = "http://127.0.0.1:3000"
+    assert "/v1/workflows/txt2img" in compose_greeting(load({}, {}), at)
+    assert "/v1/workflows/" not in compose_greeting(load({"workflows_dir": str(tmp_path)}, {}), at)
+    assert "/v1/workflows/" not in compose_greeting(load({"engine_command": "x"}, {}), at)
+    assert at not in compose_greeting(load({"public_url": "http://outside"}, {}), at)
