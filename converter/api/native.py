@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from converter.api.answers import REQUEST_ID, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
@@ -66,6 +66,17 @@ class RunRequest(Common):
     """The body of `POST /v1/run`."""
 
     workflow: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_bare_workflow(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """A file that was exported and sent as it is: one sentence instead of one for each node."""
+        nodes = (value for value in document.values() if isinstance(value, dict))
+        if "workflow" not in document and (
+            document.keys() >= {"nodes", "links"} or any("class_type" in node for node in nodes)
+        ):
+            raise ValueError('this is a workflow itself: send it as {"workflow": ...}')
+        return document
 
 
 class TemplateRequest(Common):
@@ -168,25 +179,29 @@ class Native:
         if preference.respond_async and preference.wait is None:
             return self._accepted(run, preference)
         with run.interested():
-            if preference.wait is not None and not await _ends_within(run, preference.wait):
-                run.keep()
-                return self._accepted(run, preference)
-            if wish.shape is Shape.STREAM:
-                response = await stream(request, run, self._jobs, owner=not run.kept, after=0, silence=self._silence)
-                run.delivered()
-                return response
-            outcome = await asyncio.shield(run.outcome)
-            if isinstance(outcome, Fault):
-                raise outcome
-            if run.kept:
-                return await self._send_again(request, run, wish)
             try:
-                return await self._send(request, run, run.items, wish)
-            except NotAcceptable:
-                run.keep()
-                raise
-            finally:
+                if preference.wait is not None and not await _ends_within(run, preference.wait):
+                    run.keep()
+                    return self._accepted(run, preference)
+                if wish.shape is Shape.STREAM:
+                    owner = not run.kept
+                    return await stream(request, run, self._jobs, owner=owner, after=0, silence=self._silence)
+                return await self._conclude(request, run, wish)
+            finally:  # others may still watch the job: what is open for this caller is closed without waiting for them
                 run.delivered()
+
+    async def _conclude(self, request: web.Request, run: Run, wish: Wish) -> web.StreamResponse:
+        """The answer when the job has ended."""
+        outcome = await asyncio.shield(run.outcome)
+        if isinstance(outcome, Fault):
+            raise outcome
+        if run.kept:
+            return await self._send_again(request, run, wish)
+        try:
+            return await self._send(request, run, run.items, wish)
+        except NotAcceptable:
+            run.keep()
+            raise
 
     async def _send(self, request: web.Request, run: Run, items: Sequence[Item], wish: Wish) -> web.StreamResponse:
         if wish.shape is Shape.RAW:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,16 @@ async def test_every_problem_is_listed_at_once_with_its_pointer(caller: Caller) 
     fields = {"/workflow", "/first~1unknown", "/second~0unknown", "/id", "/timeout", "/priority", "/extra_data"}
     assert pointers.keys() == outputs | fields
     assert pointers["/first~1unknown"] == pointers["/outputs/colour"] == "no such field"
+
+
+@pytest.mark.parametrize(
+    "workflow", [{"1": {"class_type": "EmptyImage", "inputs": {}}}, {"nodes": [], "links": []}], ids=["api", "editor"]
+)
+async def test_a_workflow_without_its_wrapping_is_recognised(caller: Caller, workflow: dict[str, Any]) -> None:
+    answer = await exchange(caller.url, request(body=json.dumps(workflow).encode()))
+    check_refusal(answer, 400)
+    problems = answer.document["problems"]
+    assert problems == [{"pointer": "", "detail": 'this is a workflow itself: send it as {"workflow": ...}'}]
 
 
 async def test_a_flood_of_problems_is_cut(caller: Caller) -> None:
