@@ -155,7 +155,8 @@ class Gate:
                     self.decide(admission.Engine(open=False))
                 case readiness.StateChanged(old, new, reason):
                     self._metrics.show_state(new.value)
-                    log.info("state %s", new.value, extra={"was": old.value, "reason": reason})
+                    level = logging.WARNING if new is readiness.State.FAILED else logging.INFO
+                    log.log(level, "state %s", new.value, extra={"was": old.value, "reason": reason})
                 case readiness.Stalled(reason):
                     log.error("the engine is stalled", extra={"reason": reason})
                     self.on_stall(reason)

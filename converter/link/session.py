@@ -221,7 +221,9 @@ class Session:
         complaint = str(error) or type(error).__name__
         if complaint != self._complaint:
             self._complaint = complaint
-            log.warning("no websocket to the engine: %s", complaint)
+            # Where nobody listens, the engine is not up yet or has died: the replica's state tells that.
+            level = logging.INFO if isinstance(error, ConnectionRefusedError) else logging.WARNING
+            log.log(level, "no websocket to the engine: %s", complaint)
 
 
 def _keep_alive(connection: ClientConnection) -> None:
