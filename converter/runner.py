@@ -61,7 +61,7 @@ class Run:
         self._heard_at = 0.0
         self._interest = 0
         self._inbox: deque[Event] = deque()
-        self._feeding = self._frees_memory = False
+        self._feeding = self._frees_memory = self.claimed = False
         self._alarm: asyncio.TimerHandle | None = None
         self._done = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,7 +150,8 @@ class Run:
         self.kept = True
 
     def delivered(self) -> None:
-        """The answer has been taken, as far as it will be; what is open for it is closed."""
+        """The answer has been taken, as far as it will be; what is open for it, or would be, is closed."""
+        self.claimed = True
         self.feed(deeds.Delivered())
 
     def strip(self) -> None:
@@ -337,7 +338,7 @@ class Run:
             [item.size for item in self.items],
         )
         self.chronicle.end(outcome)
-        if self.kept and not isinstance(outcome, Fault):
+        if (self.kept or self.claimed) and not isinstance(outcome, Fault):
             self.delivered()
 
     def _announce(self) -> None:

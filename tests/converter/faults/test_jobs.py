@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.converter.faults.graphs import LARGE, passed_through, picture, text
-from tests.converter.faults.replica import colors, converter
+from tests.converter.faults.replica import colors, converter, give_up
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pictures import color_of
 
@@ -195,3 +195,18 @@ async def test_a_cancel_that_comes_too_late_breaks_no_answer(engine: FakeEngine)
             canceled = await caller.cancel("late")
             assert (canceled.status, canceled.document["status"]) == (200, "succeeded")
             assert color_of(first + await response.read()) == 0x123456
+
+
+async def test_who_watches_a_job_whose_caller_has_left_waits_for_no_delivery_but_their_own(engine: FakeEngine) -> None:
+    async with converter(engine.url, deliveries=1) as caller:
+        engine.hold()
+        owner = caller.start(picture(0x123456), id="orphan", extra_data=LARGE)
+        await engine.until_held()
+        async with caller.watch("orphan") as stream:
+            await stream.until("status", state="running")
+            run = caller.replica.jobs.find("orphan")
+            await give_up(owner)
+            await caller.until(lambda: run.claimed)
+            engine.release()
+            last = await stream.last()
+            assert (last.name, colors(last.data)) == ("result", [0x123456])
