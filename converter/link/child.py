@@ -177,15 +177,19 @@ async def _clear(guard: subprocess.Popen[bytes]) -> None:
 
 
 def _populated(group: int) -> bool:
-    """Whether a group still has living members; orphans that became ours, as process 1 of a container, are reaped."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-group, os.WNOHANG)[0]:
-            continue
+    """Whether a group still has living members; orphans that became ours, as process 1 of a container, are reaped.
+
+    They are reaped after the look, so that none is left who died in between.
+    """
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return sys.platform != "linux" or any(_alive_in(group))
+    populated = sys.platform != "linux" or any(_alive_in(group))
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            continue
+    return populated
 
 
 def _alive_in(group: int) -> Iterator[bool]:
