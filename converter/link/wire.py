@@ -6,7 +6,7 @@ somebody else can send makes this raise; what is not understood is None, or `Ali
 """
 
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -248,4 +248,7 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _is_measure(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A number that a float can hold: JSON's integers have no end, and division of longer ones raises."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

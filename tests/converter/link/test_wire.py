@@ -228,6 +228,8 @@ def test_only_sound_entries_of_progress_are_taken() -> None:
         "4": {"value": 1},
         "5": "junk",
         "6": {"value": 1e999, "max": 1e999},
+        "7": {"value": 1, "max": 10**400},
+        "8": {"value": -(10**400), "max": 1},
     }
     assert hear("progress_state", nodes=nodes) == Advanced(
         (NodeProgress("1", "9", 1, 2, finished=False), NodeProgress("2", "2", 2, 2, finished=True))
