@@ -59,7 +59,7 @@ class Staging:
         self._inputs = inputs
         self._workflow = order.workflow
         self._pending = _decode_all(order)
-        self._staged: list[str] = []
+        self._staged: set[str] = set()
         self.needed = bool(self._pending)
 
     def emptied(self) -> "Staging":
@@ -91,6 +91,8 @@ class Staging:
     async def _upload(self, media: MediaInput, data: bytes, digest: bytes) -> str:
         kind = identify(media, data)
         stem = digest.hex()[:32] if self._inputs.folder is None else uuid.uuid4().hex
+        file = f"{stem}{kind.extension}"
+        self._staged.add(f"{SUBFOLDER}/{file}")  # before it is there: an upload that is given up may take effect
         retrying = AsyncRetrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(0.2, max=3.0),
@@ -100,11 +102,11 @@ class Staging:
         try:
             async for attempt in retrying:
                 with attempt:
-                    name = await self._inputs.upload(f"{stem}{kind.extension}", SUBFOLDER, data, kind.content_type)
-                    self._staged.append(name)
+                    name = await self._inputs.upload(file, SUBFOLDER, data, kind.content_type)
         except NotTaken as error:
             raise EngineFailed("the engine did not take an input of the workflow") from error
-        return self._staged[-1]
+        self._staged.add(name)
+        return name
 
 
 def _decode_all(order: Order) -> list[tuple[MediaInput, bytes]]:

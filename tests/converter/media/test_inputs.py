@@ -1,6 +1,8 @@
 """Inputs are put where the engine can read them: each content once, and nothing is left where it can be removed."""
 
+import asyncio
 import base64
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,23 @@ async def test_one_thing_that_is_wrong_is_the_fault_itself(uploads: Uploads) -> 
     with pytest.raises(InvalidInput) as caught:
         Inputs(uploads, None).stage(order({"part": "nowhere"}))
     assert caught.value.extensions == {"node_id": "0", "class_type": "LoadImage", "input_name": "image"}
+
+
+async def test_an_upload_that_is_given_up_after_it_took_effect_leaves_nothing(uploads: Uploads) -> None:
+    written = asyncio.Event()
+
+    async def write_and_stay(name: str, subfolder: str, data: bytes, content_type: str) -> str:
+        await uploads(name, subfolder, data, content_type)
+        written.set()
+        await asyncio.Future()
+        raise AssertionError("it was answered")
+
+    staging = Inputs(write_and_stay, uploads.folder).stage(order(TEXTS["base64"]))
+    task = asyncio.create_task(staging.carry_out())
+    await written.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert len(uploads.files) == 1
+    await staging.remove()
+    assert uploads.files == []
