@@ -13,6 +13,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -44,7 +45,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("models", "input", "output"):
         parser.add_argument(f"--{name}-dir", type=Path, help=f"folder of {name} (BASE_DIR/{name})")
     parser.add_argument("--temp-dir", type=Path, help="where a folder temp is made, emptied at every start (BASE_DIR)")
-    parser.add_argument("--device", default="cpu", help="what models run on: cpu, cuda, cuda:1, mps (%(default)s)")
+    parser.add_argument(
+        "--device", type=_read_device, default="cpu", help="what models run on: cpu, cuda, cuda:1, mps (%(default)s)"
+    )
     parser.add_argument("--history-size", type=int, default=10_000, help="prompts remembered (%(default)s)")
     parser.add_argument("--queue-size", type=int, default=10_000, help="prompts that may wait (%(default)s)")
     parser.add_argument("--cache-entries", type=int, default=1024, help="results of nodes kept (%(default)s)")
@@ -60,6 +63,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--test-nodes", action="store_true", help="add nodes that misbehave on purpose")
     parser.add_argument("--verbose", action="store_true", help="log more")
     return parser.parse_args(arguments)
+
+
+def _read_device(text: str) -> str:
+    """The name as it is; a wrong one would be noticed only by the first prompt that needs a model."""
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda, cuda:NUMBER or mps, not {text!r}")
+    return text
 
 
 def _make_folders(options: argparse.Namespace) -> Folders:
