@@ -25,6 +25,8 @@ def choose(path: str | None) -> Destination:
     """What `-o` means: a folder, a file, or (None) the current folder. Raises ValueError if it can't be written to."""
     if path is None:
         return Destination(Path())
+    if path == "-":
+        raise ValueError("outputs can't go to standard output: name a file or a folder (./- for a file called so)")
     if Path(path).is_dir():
         return Destination(Path(path))
     if path.endswith("/"):

@@ -65,6 +65,12 @@ def test_a_place_that_is_none_is_refused(path: str) -> None:
         choose(path)
 
 
+def test_standard_output_is_refused() -> None:
+    with pytest.raises(ValueError, match="standard output"):
+        choose("-")
+    assert written([picture("a.png")], "./-") == ["-"]
+
+
 @pytest.mark.parametrize("output", [{"node_id": "9"}, {"node_id": "9", "data": "no base64"}])
 def test_an_output_without_contents_is_refused(output: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"node 9|base64"):
