@@ -1,5 +1,7 @@
 """Tickets are returned once, whoever holds them and however it ends."""
 
+import logging
+
 import pytest
 
 from converter.core import admission, readiness
@@ -52,6 +54,14 @@ def gate(clock: Clock) -> Gate:
     gate.observe(readiness.EngineUp("a"))
     gate.observe(readiness.WarmedUp())
     return gate
+
+
+def test_a_failed_engine_is_a_warning_and_its_return_is_not(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "converter.gate"):
+        gate.observe(readiness.EngineDown("it died"))
+        gate.observe(readiness.EngineUp("b"))
+    levels = {record.getMessage(): record.levelno for record in caplog.records}
+    assert levels == {"state FAILED": logging.WARNING, "state STARTING": logging.INFO}
 
 
 def depth(gate: Gate) -> int:
