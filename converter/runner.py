@@ -294,6 +294,7 @@ class Run:
         task = self._group.create_task(self._do(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # which a task that is canceled at once has never begun
 
     async def _do(self, work: Coroutine[Any, Any, Event | None]) -> None:
         try:

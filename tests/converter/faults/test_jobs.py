@@ -1,12 +1,17 @@
 """Jobs that outlive their request: begun, found, watched by many, kept, and forgotten in time."""
 
 import asyncio
+import gc
 import io
 import json
+import warnings
 
 import pytest
 
-from tests.converter.faults.graphs import LARGE, passed_through, picture, text
+from converter.core.order import Order
+from converter.errors import Canceled
+from tests.converter.faults.graphs import LARGE, loaded, passed_through, picture, text
+from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import colors, converter, give_up
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pictures import color_of
@@ -210,3 +215,15 @@ async def test_who_watches_a_job_whose_caller_has_left_waits_for_no_delivery_but
             engine.release()
             last = await stream.last()
             assert (last.name, colors(last.data)) == ("result", [0x123456])
+
+
+async def test_a_job_that_ends_before_anything_is_done_for_it_has_begun_nothing(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        order = Order("brief", loaded(data_uri(1)), timeout=10.0)
+        with caller.replica.gate.knock() as ticket:
+            run = caller.replica.jobs.begin(order, ticket, kept=False)
+        run.leave(Canceled("at once"))
+        with warnings.catch_warnings(record=True) as warned:
+            await caller.until_empty()
+            gc.collect()
+        assert (run.state, engine.uploads, warned) == ("canceled", [], [])
