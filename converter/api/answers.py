@@ -166,7 +166,7 @@ async def stream(
             for entry in entries:
                 sequence = entry.sequence
                 if entry.event == "result":
-                    await _write_result(request, response, run, jobs, sequence, owner=owner)
+                    await _write_result(request, response, run, jobs, sequence, owner=owner, silence=silence)
                 elif entry.event == "error":
                     problem = entry.data.problem() | {"request_id": request[REQUEST_ID]}
                     await _write_event(request, response, "error", problem, sequence)
@@ -190,12 +190,19 @@ async def _write_event(
 
 
 async def _write_result(
-    request: web.Request, response: web.StreamResponse, run: Run, jobs: Jobs, sequence: int, *, owner: bool
+    request: web.Request,
+    response: web.StreamResponse,
+    run: Run,
+    jobs: Jobs,
+    sequence: int,
+    *,
+    owner: bool,
+    silence: float,
 ) -> None:
     """The last event, whose data are the JSON answer; its one line is as long as the outputs are."""
     async with AsyncExitStack() as stack:
         try:
-            items = run.items if owner else await jobs.reopen(run, stack)
+            items = run.items if owner else await _reopen(request, response, run, jobs, stack, silence)
         except Fault as fault:
             await _write_event(
                 request, response, "error", fault.problem() | {"request_id": request[REQUEST_ID]}, sequence
@@ -204,3 +211,17 @@ async def _write_result(
         await _write(request, response, f"event: result\nid: {sequence}\ndata: ".encode())
         await _write_all(request, response, JsonBody(run.document(), items))
         await _write(request, response, b"\n\n")
+
+
+async def _reopen(
+    request: web.Request, response: web.StreamResponse, run: Run, jobs: Jobs, stack: AsyncExitStack, silence: float
+) -> Sequence[Item]:
+    """The outputs once more, with comments for as long as that waits for a delivery to end."""
+    opening = asyncio.create_task(jobs.reopen(run, stack))
+    try:
+        while not (await asyncio.wait([opening], timeout=silence))[0]:
+            await _write(request, response, sse.comment())
+        return opening.result()
+    finally:
+        opening.cancel()
+        await asyncio.wait([opening])

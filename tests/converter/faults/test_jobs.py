@@ -227,3 +227,14 @@ async def test_a_job_that_ends_before_anything_is_done_for_it_has_begun_nothing(
             await caller.until_empty()
             gc.collect()
         assert (run.state, engine.uploads, warned) == ("canceled", [], [])
+
+
+async def test_a_stream_that_waits_to_deliver_is_not_silent(engine: FakeEngine) -> None:
+    async with converter(engine.url, deliveries=1, sse_keepalive=0.1, keep_bytes=100_000) as caller:
+        await caller.run(picture(0x123456), ASYNC, id="queued", extra_data=LARGE)
+        await caller.until_job("queued", "succeeded")
+        async with caller.replica.jobs._means.deliveries, caller.watch("queued") as stream:
+            await stream.until_comments(2)
+            caller.replica.jobs._means.deliveries.release()
+            assert colors((await stream.last()).data) == [0x123456]
+            await caller.replica.jobs._means.deliveries.acquire()
