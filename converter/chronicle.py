@@ -47,6 +47,10 @@ class Chronicle:
         """What came after an entry; the `result` or `error` is the last."""
         return self._journal.since(sequence)
 
+    def resume(self, sequence: int) -> int:
+        """Where a reader goes on who had an entry; from the start, where there is none of that number."""
+        return sequence if sequence <= self._journal.sequence else 0
+
     async def growth(self, seconds: float) -> None:
         """Wait until the journal grows, for so long at most."""
         grown = self._grown

@@ -159,7 +159,7 @@ async def stream(
         }
     )
     await response.prepare(request)
-    sequence, ended = after, False
+    sequence, ended = run.chronicle.resume(after), False
     with run.watched():
         while not ended:
             entries = run.chronicle.since(sequence)

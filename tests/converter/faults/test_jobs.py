@@ -238,3 +238,11 @@ async def test_a_stream_that_waits_to_deliver_is_not_silent(engine: FakeEngine) 
             caller.replica.jobs._means.deliveries.release()
             assert colors((await stream.last()).data) == [0x123456]
             await caller.replica.jobs._means.deliveries.acquire()
+
+
+async def test_who_remembers_an_event_of_another_job_hears_all_of_this_one(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        await caller.run(picture(0x123456), ASYNC, id="again")
+        await caller.until_job("again", "succeeded")
+        async with caller.watch("again", after=10**9) as stream:
+            assert (await stream.last()).name == "result"
