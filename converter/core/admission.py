@@ -176,13 +176,14 @@ class Admission(NamedTuple):
 
     reading: provisional, with a place. claiming: provisional, beyond capacity, in the hope of an eviction; both in
     the order of their knocks. waiting: admitted, without a turn, by rank. engaged: with a turn, in the order of
-    turns. leaving: let go by the engine. service: moving average of seconds per prompt, None before the first.
+    turns. leaving: let go by the engine. service: average seconds per prompt; cold: the next one pays for loading.
     """
 
     limits: Limits
     open: bool = False
     strangers: int = 0
     service: float | None = None
+    cold: bool = False
     arrivals: int = 0
     reading: tuple[str, ...] = ()
     claiming: tuple[str, ...] = ()
@@ -317,12 +318,12 @@ def _learn(state: Admission, fact: Strangers | Served | Engine | Resize) -> Admi
         case Strangers(count):
             return state._replace(strangers=max(0, count))
         case Served(seconds):
-            if not (math.isfinite(seconds) and seconds >= 0):
-                return state
+            if state.cold or not (math.isfinite(seconds) and seconds >= 0):
+                return state._replace(cold=False)
             average = seconds if state.service is None else state.service + ALPHA * (seconds - state.service)
             return state._replace(service=average)
         case Engine(is_open):
-            return state._replace(open=is_open)
+            return state._replace(open=is_open, cold=state.cold or (is_open and not state.open))
         case _:
             return state._replace(limits=fact.limits)
 

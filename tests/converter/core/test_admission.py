@@ -358,6 +358,13 @@ class TestEstimates:
         assert state.service == 10
         assert play(state, Served(20))[0].service == pytest.approx(10 + ALPHA * 10)
 
+    def test_the_first_sample_after_a_start_of_the_engine_pays_for_loading_and_does_not_count(self) -> None:
+        state, _ = play(desk()._replace(open=False), Engine(True), Served(60))
+        assert state.service is None
+        state, _ = play(state, Served(2), Engine(False), Engine(True), Served(60))
+        assert state.service == 2
+        assert play(state, Engine(True), Served(2))[0].service == 2, "open already"
+
     @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
     def test_nonsense_is_not_measured(self, seconds: float) -> None:
         assert play(desk(), Served(seconds))[0].service is None

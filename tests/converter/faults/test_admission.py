@@ -145,6 +145,7 @@ async def test_priorities_order_the_runs(engine: FakeEngine) -> None:
 
 async def test_a_deadline_that_can_not_be_met_is_refused_at_once(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
+        await caller.run(picture(0))
         await caller.run(passed_through("TestSleep", seconds=0.4))
         tasks = await fill(engine, caller, 4)
         late = await caller.run(picture(9), timeout=1.0)
@@ -159,6 +160,7 @@ async def test_a_deadline_that_can_not_be_met_is_refused_at_once(engine: FakeEng
 
 async def test_with_nobody_ahead_an_order_is_always_admitted(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
+        await caller.run(picture(0))
         await caller.run(passed_through("TestSleep", seconds=0.4))
         engine.hold()
         late = await caller.run(picture(9), timeout=0.2)
@@ -166,8 +168,9 @@ async def test_with_nobody_ahead_an_order_is_always_admitted(engine: FakeEngine)
         engine.release()
 
 
-async def test_the_measured_service_time_is_that_of_work_and_not_of_the_warm_up(engine: FakeEngine) -> None:
+async def test_the_measured_service_time_is_that_of_work_and_not_of_what_loads(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
+        await caller.run(picture(0))
         assert (await caller.get("/status")).document["service_seconds"] is None
         await caller.run(passed_through("TestSleep", seconds=0.3))
         assert 0.25 < (await caller.get("/status")).document["service_seconds"] < 3
