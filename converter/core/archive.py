@@ -15,11 +15,11 @@ R = TypeVar("R")
 FLEETING = 256
 """Fleeting records at most."""
 
+LASTING = 10_000
+"""Lasting records at most."""
+
 TOMBS = 10_000
 """Ids of dropped records at most."""
-
-OVERHEAD = 4096
-"""Bytes that a record costs beside its outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +27,31 @@ class _Entry(Generic[R]):
     record: R
     size: int
     until: float
-    lasting: bool
 
 
 class Archive(Generic[R]):
-    """Records by id. Times are moments of the caller's clock and never go back."""
+    """Records by id. `size` counts the bytes of outputs. Times are moments of the caller's clock and never go back."""
 
     def __init__(self, seconds: float, size: int) -> None:
         self._seconds = seconds
         self._bound = size
-        self._entries: OrderedDict[str, _Entry[R]] = OrderedDict()
+        self._lasting: OrderedDict[str, _Entry[R]] = OrderedDict()
+        self._fleeting: OrderedDict[str, _Entry[R]] = OrderedDict()
         self._tombs: OrderedDict[str, float] = OrderedDict()
         self._size = 0
-        self._fleeting = 0
 
     def add(self, id: str, record: R, size: int, now: float, *, lasting: bool) -> None:
-        """Remember a record of `size` bytes under an id of which there is no record."""
+        """Remember a record under an id that is not known; its outputs take `size` bytes."""
         self._tombs.pop(id, None)
-        self._entries[id] = _Entry(record, size + OVERHEAD, now + self._seconds, lasting)
-        self._size += size + OVERHEAD
-        self._fleeting += not lasting
+        shelf = self._lasting if lasting else self._fleeting
+        shelf[id] = _Entry(record, size, now + self._seconds)
+        self._size += size
         self._tidy(now)
 
     def find(self, id: str, now: float) -> R | None:
         """The record, if it is still there."""
         self._tidy(now)
-        entry = self._entries.get(id)
+        entry = self._lasting.get(id) or self._fleeting.get(id)
         return entry.record if entry else None
 
     def expired(self, id: str, now: float) -> bool:
@@ -61,15 +60,13 @@ class Archive(Generic[R]):
         return id in self._tombs
 
     def _tidy(self, now: float) -> None:
-        while self._entries and (self._size > self._bound or next(iter(self._entries.values())).until <= now):
-            self._drop(next(iter(self._entries)), now)
-        while self._fleeting > FLEETING:
-            self._drop(next(id for id, entry in self._entries.items() if not entry.lasting), now)
+        for shelf, most in ((self._fleeting, FLEETING), (self._lasting, LASTING)):
+            while shelf and (len(shelf) > most or self._size > self._bound or next(iter(shelf.values())).until <= now):
+                self._drop(shelf, now)
         while self._tombs and (len(self._tombs) > TOMBS or next(iter(self._tombs.values())) <= now):
             self._tombs.popitem(last=False)
 
-    def _drop(self, id: str, now: float) -> None:
-        entry = self._entries.pop(id)
+    def _drop(self, shelf: "OrderedDict[str, _Entry[R]]", now: float) -> None:
+        id, entry = shelf.popitem(last=False)
         self._size -= entry.size
-        self._fleeting -= not entry.lasting
         self._tombs[id] = now + self._seconds

@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from converter.core import archive
-from converter.core.archive import FLEETING, OVERHEAD, TOMBS, Archive
+from converter.core.archive import FLEETING, LASTING, TOMBS, Archive
 
 SECONDS = 600.0
+SIZE = 1000
 
 
 def test_a_record_is_there_for_its_time_then_expired_for_as_long_again_then_unknown() -> None:
-    kept: Archive[str] = Archive(SECONDS, 10 * OVERHEAD)
+    kept: Archive[str] = Archive(SECONDS, 10 * SIZE)
     kept.add("a", "A", 0, 0.0, lasting=True)
     assert (kept.find("a", 599.9), kept.expired("a", 599.9)) == ("A", False)
     assert (kept.find("a", 600.0), kept.expired("a", 600.0)) == (None, True)
@@ -22,19 +23,34 @@ def test_a_record_is_there_for_its_time_then_expired_for_as_long_again_then_unkn
     assert (kept.find("b", 1200.0), kept.expired("b", 1200.0)) == (None, False)
 
 
-def test_the_oldest_give_way_to_bytes() -> None:
-    kept: Archive[str] = Archive(SECONDS, 3 * OVERHEAD)
-    kept.add("a", "A", OVERHEAD, 0.0, lasting=True)
-    kept.add("b", "B", 0, 0.0, lasting=False)
+def test_the_oldest_give_way_to_bytes_and_the_fleeting_before_the_lasting() -> None:
+    kept: Archive[str] = Archive(SECONDS, 3 * SIZE)
+    kept.add("a", "A", SIZE, 0.0, lasting=True)
+    kept.add("b", "B", 2 * SIZE, 0.0, lasting=False)
     assert kept.find("a", 0.0) == "A", "the bound itself is allowed"
-    kept.add("c", "C", 0, 1.0, lasting=True)
-    assert [kept.find(id, 1.0) for id in "abc"] == [None, "B", "C"]
+    kept.add("c", "C", 2 * SIZE, 1.0, lasting=True)
+    assert [kept.find(id, 1.0) for id in "abc"] == ["A", None, "C"]
+    kept.add("d", "D", 1, 2.0, lasting=True)
+    assert [kept.find(id, 1.0) for id in "acd"] == [None, "C", "D"]
     assert kept.expired("a", 1.0)
 
 
+def test_records_without_bytes_need_no_room() -> None:
+    kept: Archive[str] = Archive(SECONDS, 0)
+    kept.add("a", "A", 0, 0.0, lasting=True)
+    assert kept.find("a", 0.0) == "A"
+
+
+def test_lasting_records_are_bounded_in_number() -> None:
+    kept: Archive[int] = Archive(SECONDS, 0)
+    for number in range(LASTING + 1):
+        kept.add(str(number), number, 0, 0.0, lasting=True)
+    assert [kept.find(str(number), 0.0) for number in range(2)] == [None, 1]
+
+
 def test_a_record_above_the_bound_is_expired_at_once() -> None:
-    kept: Archive[str] = Archive(SECONDS, OVERHEAD)
-    kept.add("a", "A", 1, 0.0, lasting=True)
+    kept: Archive[str] = Archive(SECONDS, SIZE)
+    kept.add("a", "A", SIZE + 1, 0.0, lasting=True)
     assert (kept.find("a", 0.0), kept.expired("a", 0.0)) == (None, True)
 
 
@@ -51,12 +67,12 @@ def test_of_fleeting_records_the_latest_few_are_kept_and_no_lasting_one_goes_for
 def test_ids_of_dropped_records_are_bounded() -> None:
     kept: Archive[int] = Archive(SECONDS, 0)
     for number in range(TOMBS + 3):
-        kept.add(str(number), number, 0, 0.0, lasting=True)
+        kept.add(str(number), number, 1, 0.0, lasting=True)
     assert [kept.expired(str(number), 0.0) for number in range(4)] == [False, False, False, True]
 
 
 def test_an_id_that_is_used_again_is_not_expired_and_is_remembered_from_its_second_end() -> None:
-    kept: Archive[str] = Archive(SECONDS, 2 * OVERHEAD)
+    kept: Archive[str] = Archive(SECONDS, 2 * SIZE)
     kept.add("a", "A", 0, 0.0, lasting=True)
     kept.add("x", "X", 0, 0.0, lasting=True)
     kept.find("a", 600.0)
@@ -82,7 +98,7 @@ class Schedule(RuleBasedStateMachine):
         super().__init__()
         self.fleeting, archive.FLEETING = archive.FLEETING, 3
         self.tombs, archive.TOMBS = archive.TOMBS, 5
-        self.archive: Archive[str] = Archive(10.0, 4 * OVERHEAD)
+        self.archive: Archive[str] = Archive(10.0, 4 * SIZE)
         self.known: dict[str, Known] = {}
         self.now = 0.0
         self.count = 0
@@ -90,19 +106,19 @@ class Schedule(RuleBasedStateMachine):
     def teardown(self) -> None:
         archive.FLEETING, archive.TOMBS = self.fleeting, self.tombs
 
-    @rule(size=st.integers(0, 2 * OVERHEAD), lasting=st.booleans())
+    @rule(size=st.integers(0, 2 * SIZE), lasting=st.booleans())
     def add(self, size: int, lasting: bool) -> None:
         self.count += 1
         self.put(f"new {self.count}", size, lasting)
 
-    @rule(id=st.integers(1, 30).map(str), size=st.integers(0, OVERHEAD), lasting=st.booleans())
+    @rule(id=st.integers(1, 30).map(str), size=st.integers(0, SIZE), lasting=st.booleans())
     def add_again(self, id: str, size: int, lasting: bool) -> None:
         if self.archive.find(id, self.now) is None:
             self.put(id, size, lasting)
 
     def put(self, id: str, size: int, lasting: bool) -> None:
         self.known.pop(id, None)
-        self.known[id] = Known(size + OVERHEAD, self.now, lasting)
+        self.known[id] = Known(size, self.now, lasting)
         self.archive.add(id, id, size, self.now, lasting=lasting)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 9.9, 10.0, 25.0]))
@@ -121,7 +137,7 @@ class Schedule(RuleBasedStateMachine):
         gone = {id for id in self.known if self.archive.expired(id, self.now)}
         assert not gone & there.keys()
         assert len(gone) <= 5
-        assert sum(known.size for known in there.values()) <= 4 * OVERHEAD
+        assert sum(known.size for known in there.values()) <= 4 * SIZE
         assert sum(not known.lasting for known in there.values()) <= 3
         assert all(self.now - known.since < 10.0 for known in there.values())
 
