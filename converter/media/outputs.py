@@ -24,7 +24,7 @@ class Broken(Exception):
 
 
 class Away(Broken):
-    """The file can't be read for now, since the engine can't be reached."""
+    """The file can't be read while the engine can't be reached."""
 
 
 class OpenFile(Protocol):
