@@ -412,7 +412,9 @@ async def test_refusals_are_as_described(engine: FakeEngine) -> None:
         for code, reply in replies.items():
             assert reply.code == code
             document.judge("POST", "/v1/run", reply)
-        expired = await caller.get("/v1/jobs/first")
+        assert (await caller.run(text("more than may be kept"), id="second")).status == 200
+        await caller.until_empty()
+        expired = await caller.get("/v1/jobs/second")
         assert expired.code == "expired"
         document.judge("GET", "/v1/jobs/{id}", expired)
 
