@@ -23,6 +23,9 @@ from converter.runner import Run
 REQUEST_ID = web.RequestKey("request_id", str)
 """Where a request's id is kept."""
 
+HOW_TO_CHOOSE = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
+"""What a caller can do who accepts one output and would get several."""
+
 STALL = 60.0
 """Seconds for which a reader may take nothing before its answer is aborted."""
 
@@ -87,8 +90,7 @@ def _not_acceptable(items: Sequence[Item], place: str) -> NotAcceptable:
     else:
         detail = f"the job made {len(items)} outputs, and the Accept header allows only one"
     nodes = sorted({item.output.node_id for item in items})
-    advice = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
-    return NotAcceptable(f"{detail}; {advice}; the result is at {place}", location=place, nodes=nodes)
+    return NotAcceptable(f"{detail}; {HOW_TO_CHOOSE}; the result is at {place}", location=place, nodes=nodes)
 
 
 class _Single:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from converter.api.answers import REQUEST_ID, send_json, send_raw, stream
+from converter.api.answers import HOW_TO_CHOOSE, REQUEST_ID, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
@@ -168,8 +168,7 @@ class Native:
         raw = wish.shape is Shape.RAW
         if raw and not wish.multipart and len(nodes) > 1:
             detail = f"the workflow has {len(nodes)} outputs, and the Accept header allows only one"
-            advice = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
-            raise NotAcceptable(f"{detail}; {advice}", nodes=list(nodes))
+            raise NotAcceptable(f"{detail}; {HOW_TO_CHOOSE}", nodes=list(nodes))
         selection = order.selection
         if raw and selection.format is None:  # one that accepts a single picture format gets that one
             selection = replace(selection, format=wish.format)
