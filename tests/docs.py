@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter import cli, errors
+from engine.nodes.registry import list_nodes
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ENGINE = ROOT / "docs" / "engine.md"
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -85,11 +87,20 @@ def modules(package: str) -> str:
     return "\n".join(rows)
 
 
+def nodes() -> str:
+    """The table of the embedded engine's node classes, without those for tests."""
+    rows = ["| Class | What it does | Category |", "| --- | --- | --- |"]
+    declared = sorted(list_nodes().values(), key=lambda node: (node.category, node.class_type))
+    rows += [f"| `{node.class_type}` | {node.description} | {node.category} |" for node in declared]
+    return "\n".join(rows)
+
+
 def pages() -> dict[Path, str]:
     """Every document that has something generated in it, as it should be."""
     return {
         README: _fill(README, {"faults": faults(), "settings": settings()}),
         ARCHITECTURE: _fill(ARCHITECTURE, {package: modules(package) for package in ("converter", "engine")}),
+        ENGINE: _fill(ENGINE, {"nodes": nodes()}),
     }
 
 

@@ -194,6 +194,7 @@ NODES = (
             "color": Input("INT", _COLOR),
         },
         outputs=(Output("IMAGE"),),
+        description="Makes pictures of one colour.",
     ),
     Node(
         "LoadImage",
@@ -202,6 +203,7 @@ NODES = (
         required={"image": Input(choices=list_images, options={"image_upload": True}, check=check_image_name)},
         outputs=(Output("IMAGE"), Output("MASK")),
         display_name="Load Image",
+        description="Loads a picture, and where it is transparent as a mask.",
         is_changed=hash_image,
     ),
     Node(
@@ -217,8 +219,17 @@ NODES = (
         },
         outputs=(Output("IMAGE"),),
         display_name="Upscale Image",
+        description="Resizes pictures to a width and a height.",
     ),
-    Node("ImageInvert", invert, "image", {"image": _IMAGE}, outputs=(Output("IMAGE"),), display_name="Invert Image"),
+    Node(
+        "ImageInvert",
+        invert,
+        "image",
+        required={"image": _IMAGE},
+        outputs=(Output("IMAGE"),),
+        display_name="Invert Image",
+        description="Turns each colour into its opposite.",
+    ),
     Node(
         "ImageBatch",
         join,
@@ -226,6 +237,7 @@ NODES = (
         required={"image1": _IMAGE, "image2": _IMAGE},
         outputs=(Output("IMAGE"),),
         display_name="Batch Images",
+        description="Joins two batches of pictures into one, in the size of the first.",
     ),
     Node(
         "SaveImage",
@@ -238,7 +250,7 @@ NODES = (
         hidden=_METADATA,
         output_node=True,
         display_name="Save Image",
-        description="Saves the input images to your ComfyUI output directory.",
+        description="Saves pictures as PNG files, with the workflow in them.",
     ),
     Node(
         "PreviewImage",
@@ -248,7 +260,7 @@ NODES = (
         hidden=_METADATA,
         output_node=True,
         display_name="Preview Image",
-        description="Saves the input images to your ComfyUI output directory.",
+        description="Saves pictures as temporary PNG files.",
     ),
     Node(
         "SaveImageWebsocket",
@@ -256,6 +268,7 @@ NODES = (
         "api/image",
         required={"images": _IMAGE},
         output_node=True,
+        description="Sends pictures as PNG over the websocket; no file is written.",
         is_changed=_never,
     ),
 )

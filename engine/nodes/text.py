@@ -32,5 +32,6 @@ NODES = (
         required={"source": Input("*")},
         output_node=True,
         display_name="Preview Any",
+        description="Shows any value as text.",
     ),
 )
