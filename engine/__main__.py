@@ -48,6 +48,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--device", type=_read_device, default="cpu", help="what models run on: cpu, cuda, cuda:1, mps (%(default)s)"
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="number format of networks that tolerate a short one (float32 on CPUs, float16 elsewhere)",
+    )
+    parser.add_argument("--max-rows", type=_read_count, default=32, help="rows of a forward pass (%(default)s)")
+    parser.add_argument("--concurrency", type=_read_count, default=8, help="prompts that run at once (%(default)s)")
     parser.add_argument("--history-size", type=int, default=10_000, help="prompts remembered (%(default)s)")
     parser.add_argument("--queue-size", type=int, default=10_000, help="prompts that may wait (%(default)s)")
     parser.add_argument("--cache-entries", type=int, default=1024, help="results of nodes kept (%(default)s)")
@@ -70,6 +77,12 @@ def _read_device(text: str) -> str:
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", text):
         raise argparse.ArgumentTypeError(f"must be cpu, cuda, cuda:NUMBER or mps, not {text!r}")
     return text
+
+
+def _read_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def _make_folders(options: argparse.Namespace) -> Folders:
@@ -96,15 +109,18 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     if options.demo:
         provide_demo(folders.models / "checkpoints", _say)
     registry = list_nodes(tests=options.test_nodes)
-    hub = Hub(describe_features(Executor.concurrency))
+    hub = Hub(describe_features(options.concurrency))
     with ExitStack() as stack:
-        device = stack.enter_context(Device(options.device, on_end=end_process))
+        device = stack.enter_context(
+            Device(options.device, dtype=options.dtype, max_rows=options.max_rows, on_end=end_process)
+        )
         models = Models(device, folders.models / "checkpoints", max_bytes=options.models_mb << 20)
         executor = stack.enter_context(
             Executor(
                 registry,
                 folders,
                 hub.send,
+                concurrency=options.concurrency,
                 services={Device: device, Models: models, Numbering: Numbering()},
                 cache=Cache(options.cache_entries, options.cache_mb << 20),
                 history_size=options.history_size,

@@ -1,7 +1,7 @@
 """What nodes have returned, by cache key.
 
 For: giving a node's values again when the same node with the same ancestors is asked for. Leaves keys to `plan` and
-locking to `executor`.
+locking to `execution`.
 Invariant: pure; never more than `max_entries` entries nor, as far as sizes can be told, `max_bytes`; what was used
 longest ago goes first.
 """

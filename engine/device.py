@@ -1,8 +1,11 @@
 """The accelerator, owned by one thread.
 
-For: running every piece of work that touches the accelerator (text encoding, denoising, decoding) in the order in which
-it was asked for, and answering each with a future. Leaves what the work is to `pipelines`, when to ask to the nodes.
-Invariant: no other thread touches the accelerator; if the thread ends without having been told to, the process ends.
+For: running every piece of work that touches the accelerator (text encoding, denoising, decoding), oldest first, and
+answering each with a future. Requests of one key that wait at the same moment share a pass; nobody waits for company.
+A course is asked on and on: each answer makes its next request, in time to share the next pass. Leaves what the work is
+to `pipelines`, which requests go together to `batching`, when to ask to the nodes.
+Invariant: no other thread touches the accelerator; whoever raises or runs out of memory in company is tried again
+without it, so that nobody fails for another; if the thread ends without having been told to, the process ends.
 """
 
 import gc
@@ -10,11 +13,13 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
+
+from engine.batching import Bounds, choose
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +45,52 @@ class Place:
     dtype: "torch.dtype"
 
 
-Answer = TypeVar("Answer", covariant=True)
+Answer = TypeVar("Answer")
+Given = TypeVar("Given", covariant=True)
 
 
-class Work(Protocol[Answer]):
+class Work(Protocol[Given]):
     """One request. `perform` runs on the device thread; tensors that it takes and gives are on the CPU."""
 
-    def perform(self, place: Place) -> Answer: ...
+    def perform(self, place: Place) -> Given: ...
+
+
+class Shareable(Protocol[Given]):
+    """A request that shares passes with others of its `key`; `rows` is what it adds to a pass.
+
+    `perform_all` answers all of `works`, its own among them, in passes of at most `limit` rows.
+    """
+
+    @property
+    def key(self) -> Hashable: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def perform_all(self, place: Place, works: Sequence[Any], limit: int) -> Sequence[Given]: ...
+
+
+Request: TypeAlias = Work[Answer] | Shareable[Answer]
+Course: TypeAlias = Generator[Any, Any, Answer]  # yields requests, is sent their answers, returns what it was all for
+Hear: TypeAlias = Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turn:
+    """A request with the future that its answer, or the end of its course, is for. Without a key it goes alone."""
+
+    work: Any
+    future: Future[Any]
+    course: Course[Any] | None
+    hear: Hear | None
+    key: Hashable | None
+    rows: int
+
+
+def _make_turn(work: Any, future: Future[Any], course: Course[Any] | None = None, hear: Hear | None = None) -> _Turn:
+    if hasattr(type(work), "perform_all"):
+        return _Turn(work, future, course, hear, work.key, work.rows)
+    return _Turn(work, future, course, hear, None, 1)
 
 
 def end_process() -> None:
@@ -57,15 +101,27 @@ def end_process() -> None:
 class Device:
     """A thread that owns the accelerator `kind` ("cpu", "cuda", "cuda:1", "mps"); a context manager.
 
-    At most `backlog` requests wait; further callers are held in `submit`. `on_end` is called on the device thread when
-    it ends without having been closed. The first request imports torch, so that a server starts without it.
+    `dtype` names the number format of networks that tolerate a short one ("float16", "bfloat16", "float32"); by default
+    float32 on CPUs, which compute others slowly, and float16 elsewhere. A pass has at most `max_rows` rows. At most
+    `backlog` requests wait; further callers are held in `submit`. `on_end` is called on the device thread when it ends
+    without having been closed. The first request imports torch, so that a server starts without it.
     """
 
-    def __init__(self, kind: str = "cpu", *, backlog: int = 64, on_end: Callable[[], None] = end_process) -> None:
+    def __init__(
+        self,
+        kind: str = "cpu",
+        *,
+        dtype: str | None = None,
+        max_rows: int = 32,
+        backlog: int = 64,
+        on_end: Callable[[], None] = end_process,
+    ) -> None:
         self.kind = kind
+        self._dtype = dtype
+        self._bounds = Bounds(max_rows)
         self._backlog = backlog
         self._on_end = on_end
-        self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._memory: Mapping[str, Any] = _read_host_memory()
@@ -83,19 +139,38 @@ class Device:
             self._changed.notify_all()
         self._thread.join()
 
-    def submit(self, work: Work[Answer]) -> "Future[Answer]":
+    def submit(self, work: Request[Answer]) -> "Future[Answer]":
         """Queue `work`; the future holds its answer, or OutOfMemoryError, or whatever `perform` raised.
 
         A future that is cancelled before its turn costs nothing. Raises DeviceEnded.
         """
         future: Future[Answer] = Future()
+        self._put(_make_turn(work, future))
+        return future
+
+    def follow(self, course: Course[Answer], hear: Hear) -> "Future[Answer]":
+        """Answer what `course` asks, one request after the other; the future holds what it returns or raises.
+
+        Its first request is made here, the others on the device thread, where `hear` is then called with each request
+        and its answer: it must return at once. A future that is cancelled ends the course before its next request.
+        Raises DeviceEnded, and what the course raises before its first request.
+        """
+        future: Future[Answer] = Future()
+        try:
+            first = next(course)
+        except StopIteration as end:
+            future.set_result(end.value)
+        else:
+            self._put(_make_turn(first, future, course, hear))
+        return future
+
+    def _put(self, turn: _Turn) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._backlog)
             if self._closed:
                 raise DeviceEnded("the device thread has ended")
-            self._waiting.append((work, future))
+            self._waiting.append(turn)
             self._changed.notify_all()
-        return future
 
     def describe(self) -> dict[str, Any]:
         """The entry of this device in ComfyUI's /system_stats; memory in bytes, as last seen by the device thread."""
@@ -103,45 +178,97 @@ class Device:
 
     def _serve(self) -> None:
         try:
-            while (turn := self._take()) is not None:
-                self._perform(*turn)
+            while turns := self._take():
+                self._answer(turns)
         finally:
             with self._changed:
                 asked, self._closed = self._closed, True
                 abandoned = list(self._waiting)
                 self._waiting.clear()
                 self._changed.notify_all()
-            for _, future in abandoned:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(DeviceEnded("the device thread has ended"))
+            for turn in abandoned:
+                _fail(turn, DeviceEnded("the device thread has ended"))
             if not asked:
                 _log.critical("the device thread has ended", exc_info=True)
                 self._on_end()
 
-    def _take(self) -> tuple[Work[Any], "Future[Any]"] | None:
+    def _take(self) -> list[_Turn]:
+        """The turns that go next, nothing when closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or bool(self._waiting))
-            if self._closed:
-                return None
-            turn = self._waiting.popleft()
-            self._changed.notify_all()
-            return turn
+            while True:
+                self._changed.wait_for(lambda: self._closed or bool(self._waiting))
+                if self._closed:
+                    return []
+                living = [turn for turn in self._waiting if not turn.future.cancelled()]
+                chosen = choose(living, self._bounds.bound)
+                self._waiting = deque(turn for place, turn in enumerate(living) if place not in chosen)
+                self._changed.notify_all()
+                if chosen:
+                    return [living[place] for place in chosen]
 
-    def _perform(self, work: Work[Any], future: "Future[Any]") -> None:
-        if not future.set_running_or_notify_cancel():
+    def _answer(self, turns: list[_Turn]) -> None:
+        """Answer every turn: together, and where that fails in smaller company, at last alone."""
+        groups = [turns]
+        while groups:
+            group = groups.pop(0)
+            try:
+                answers = self._perform(group)
+            # The boundary between one caller's request and the thread that serves all: whatever the request raises is
+            # its caller's. What is no Exception (SystemExit, say) is answered too, but ends the thread.
+            except Exception as error:
+                parts = self._part(group, error)
+                groups = parts + groups
+                if not parts:
+                    _fail(group[0], self._explain(error))
+            except BaseException as error:
+                for turn in (*group, *(turn for left in groups for turn in left)):
+                    _fail(turn, error)
+                raise
+            else:
+                for turn, answer in zip(group, answers, strict=True):
+                    self._advance(turn, answer)
+
+    def _perform(self, group: list[_Turn]) -> Sequence[Any]:
+        import torch
+
+        work, key, rows = group[0].work, group[0].key, sum(turn.rows for turn in group)
+        place = _find_place(self.kind, self._dtype)
+        with torch.no_grad():
+            if key is None:
+                answers: Sequence[Any] = [work.perform(place)]
+            else:
+                answers = work.perform_all(place, [turn.work for turn in group], self._bounds.bound(key))
+                self._bounds.confirm(key, rows)
+        self._memory = _read_memory(place)
+        return answers
+
+    def _part(self, group: list[_Turn], error: Exception) -> list[list[_Turn]]:
+        """The groups to try in place of one that failed, none if there is nothing left to try."""
+        key, rows = group[0].key, sum(turn.rows for turn in group)
+        if key is not None and _is_out_of_memory(error) and (tried := min(rows, self._bounds.bound(key))) > 1:
+            self._bounds.shrink(key, tried)
+            error.__traceback__ = None
+            _release_memory()
+            half = (len(group) + 1) // 2
+            return [part for part in (group[:half], group[half:]) if part]
+        return [[turn] for turn in group] if len(group) > 1 else []
+
+    def _advance(self, turn: _Turn, answer: Any) -> None:
+        """Hand an answer to its caller, or to its course, which then asks again or ends."""
+        if turn.course is None or turn.hear is None:
+            _finish(turn, answer)
             return
         try:
-            place, answer = _perform_in_place(self.kind, work)
-        # The boundary between one caller's request and the thread that serves all: whatever the request raises is its
-        # caller's. What is no Exception (SystemExit, say) is answered too, but ends the thread.
+            turn.hear(turn.work, answer)
+            following = _make_turn(turn.course.send(answer), turn.future, turn.course, turn.hear)
+        except StopIteration as end:
+            _finish(turn, end.value)
+        # A course is one caller's, as a request is.
         except Exception as error:
-            future.set_exception(self._explain(error))
-        except BaseException as error:
-            future.set_exception(error)
-            raise
+            _fail(turn, self._explain(error))
         else:
-            future.set_result(answer)
-            self._memory = _read_memory(place)
+            with self._changed:
+                self._waiting.append(following)
 
     def _explain(self, error: Exception) -> Exception:
         if not _is_out_of_memory(error):
@@ -155,14 +282,23 @@ class Device:
         return explained
 
 
-def _perform_in_place(kind: str, work: Work[Answer]) -> tuple[Place, Answer]:
+def _finish(turn: _Turn, answer: Any) -> None:
+    if turn.future.set_running_or_notify_cancel():
+        turn.future.set_result(answer)
+
+
+def _fail(turn: _Turn, error: BaseException) -> None:
+    if turn.future.set_running_or_notify_cancel():
+        turn.future.set_exception(error)
+
+
+def _find_place(kind: str, dtype: str | None) -> Place:
     import torch
 
     device = torch.device(kind)
     # CPUs compute float16 slowly or not at all; accelerators have half of the memory to move with it.
-    place = Place(device, torch.float32 if device.type == "cpu" else torch.float16)
-    with torch.no_grad():
-        return place, work.perform(place)
+    named: torch.dtype = getattr(torch, dtype or ("float32" if device.type == "cpu" else "float16"))
+    return Place(device, named)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -50,6 +53,22 @@ class Workshop:
     cache: Cache
     send: Callable[[Message], None]
     previews: bool = True  # unless a prompt says otherwise
+    caching: threading.Lock = field(default_factory=threading.Lock)
+
+    def recall(self, key: str | None) -> Entry | None:
+        """What the cache has; any thread may ask."""
+        with self.caching:
+            return self.cache.get(key)
+
+    def remember(self, key: str, entry: Entry) -> None:
+        """Put into the cache."""
+        with self.caching:
+            self.cache.put(key, entry)
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        with self.caching:
+            self.cache.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +93,7 @@ class Execution:
     shop: Workshop
     node_id: str | None = None
     _interrupted: bool = False
+    _awaited: Future[Any] | None = None
     _events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     _outputs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _executed: list[str] = field(default_factory=list)
@@ -87,13 +107,30 @@ class Execution:
         self._state = ProgressState(self.prompt.id)
 
     def interrupt(self) -> None:
-        """Have the prompt stop at its next node, list element or step."""
+        """Have the prompt stop at its next node, list element or step, and wait for the device no longer."""
         self._interrupted = True
+        if (awaited := self._awaited) is not None:
+            awaited.cancel()
 
     def check(self) -> None:
         """Raise InterruptError when interrupted."""
         if self._interrupted:
             raise InterruptError("interrupted")
+
+    @contextmanager
+    def interruptible(self, future: Future[Any]) -> Iterator[None]:
+        """See `spec.Context.interruptible`."""
+        self._awaited = future
+        try:
+            self.check()  # after the future is known, so that an interrupt is seen here or cancels it
+            yield
+        except CancelledError as error:
+            raise InterruptError("interrupted") from error
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            self._awaited = None
 
     def carry_out(self) -> Outcome:
         """Run the whole prompt. Never raises for what a node does."""
@@ -112,7 +149,7 @@ class Execution:
             self._values.clear()
 
     def _plan(self) -> list[tuple[str, str | None]]:
-        graph, registry, cache = cast("dict[str, Any]", self.prompt.graph), self.shop.registry, self.shop.cache
+        graph, registry = cast("dict[str, Any]", self.prompt.graph), self.shop.registry
         ancestors = sort_ancestors(graph, registry, self.prompt.targets)
         changes = {
             node_id: self._ask_change(ask, find_constants(graph[node_id], declaration))
@@ -121,7 +158,7 @@ class Execution:
         }
         keys = make_keys(graph, registry, ancestors, changes)
         # Held from here on, so that what other nodes put into the cache cannot push out what this prompt relies on.
-        entries = {node_id: entry for node_id in ancestors if (entry := cache.get(keys[node_id])) is not None}
+        entries = {node_id: entry for node_id in ancestors if (entry := self.shop.recall(keys[node_id])) is not None}
         cached = [node_id for node_id in graph if node_id in entries]
         self._record("execution_cached", {"nodes": cached, "prompt_id": self.prompt.id})
         order = order_nodes(graph, registry, self.prompt.targets, entries)
@@ -150,7 +187,7 @@ class Execution:
     def _pass_node(self, node_id: str, key: str | None) -> None:
         """Run a node, or show again what it, or a twin of it, has shown."""
         self.node_id, self._maximum, self._inputs = node_id, 1.0, {}
-        entry = self.shop.cache.get(key)
+        entry = self.shop.recall(key)
         if entry is None and node_id in self._values:
             entry = Entry(self._values[node_id], self._outputs.get(node_id))
         if entry is not None:
@@ -166,7 +203,7 @@ class Execution:
         self._tell_state(self._state.write(node_id, self._maximum, self._maximum, finished=True))
         self._executed.append(node_id)
         if key is not None:
-            self.shop.cache.put(key, entry)
+            self.shop.remember(key, entry)
 
     def _run_node(self, node_id: str) -> Entry:
         node = self.prompt.graph[node_id]
@@ -305,6 +342,9 @@ class _Context:
 
     def check(self) -> None:
         self._execution.check()
+
+    def interruptible(self, future: Future[Any]) -> AbstractContextManager[None]:
+        return self._execution.interruptible(future)
 
 
 def _name_type(error: BaseException) -> str:

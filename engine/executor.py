@@ -1,15 +1,16 @@
-"""The queue, and the thread that works it off.
+"""The queue, and the threads that work it off.
 
 For: everything that changes where a prompt is, each under one lock, with the messages that tell of it in the same
 order. Leaves validation to `graph`, a prompt's nodes to `execution`, sending to whoever gives `send`.
 Invariant: the history record of a prompt exists before its last event is sent; interrupting and cancelling hit the
-prompt that was named or none; if the thread ends without having been told to, `on_end` is called.
+prompt that was named or none; if a thread ends without having been told to, `on_end` is called.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -28,13 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 class Executor:
-    """Carries out prompts one after the other on a thread of its own; a context manager.
+    """Carries out prompts in the order of the queue, `concurrency` at once, each on a thread; a context manager.
 
-    `unload` frees the memory of models, `on_end` is called on the thread when it ends unasked. Every method may be
-    called from any thread and returns at once.
+    Prompts that run at once meet at the device, which lets them share passes. `unload` frees the memory of models,
+    `on_end` is called on a thread that ends unasked. Every method may be called from any thread and returns at once.
     """
-
-    concurrency = 1  # prompts that run at once
 
     def __init__(
         self,
@@ -42,6 +41,7 @@ class Executor:
         folders: Folders,
         send: Callable[[Message], None],
         *,
+        concurrency: int = 1,
         services: Mapping[type, object] | None = None,
         cache: Cache | None = None,
         history_size: int = 10_000,
@@ -52,6 +52,7 @@ class Executor:
         patience: float = 2.0,
     ) -> None:
         self._shop = Workshop(registry, folders, services or {}, Cache() if cache is None else cache, send, previews)
+        self.concurrency = concurrency
         self._prompts = Prompts(history_size)
         self._executions: dict[str, Execution] = {}
         self._max_pending = max_pending
@@ -62,21 +63,27 @@ class Executor:
         self._wanted: set[str] = set()  # what /free asked for: "models", "cache"
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._serve, name="executor", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"executor {number}", daemon=True)
+            for number in range(concurrency)
+        ]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop: what runs is interrupted and given `patience` seconds to notice."""
+        """Stop: what runs is interrupted and given `patience` seconds in all to notice."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self.interrupt(None)
-        self._thread.join(self._patience)
+        deadline = time.monotonic() + self._patience
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def take_number(self, submission: Submission) -> float:
         """The place in the queue that a submission asks for. Counts also when the prompt is then refused."""
@@ -131,7 +138,10 @@ class Executor:
             self._tell_status()
 
     def free(self, *, models: bool, cache: bool) -> None:
-        """Free memory once nothing runs: that of models, and that of cached results."""
+        """Free memory as soon as a thread is between two prompts: that of models, and that of cached results.
+
+        Prompts that run keep what they use.
+        """
         with self._changed:
             self._wanted |= ({"models"} if models else set()) | ({"cache"} if cache else set())
             self._changed.notify()
@@ -190,7 +200,7 @@ class Executor:
                 self._carry_out(execution)
         # The last boundary: nothing is left to catch it but the process itself, which ends.
         except BaseException:
-            _log.critical("the executor's thread has ended", exc_info=True)
+            _log.critical("a thread of the executor has ended", exc_info=True)
         finally:
             if not self._closed:
                 self._on_end()
@@ -214,7 +224,7 @@ class Executor:
         if "models" in wanted:
             self._unload()
         if "cache" in wanted:
-            self._shop.cache.clear()
+            self._shop.forget()
 
     def _carry_out(self, execution: Execution) -> None:
         outcome = execution.carry_out()

@@ -44,7 +44,7 @@ def fit_projection(autoencoder: Autoencoder, place: Place) -> Projection:
     shape = (_SAMPLES, autoencoder.channels, _PATCHES, _PATCHES)
     patches = torch.randn(shape, generator=generator) / autoencoder.scale
     latents = patches.repeat_interleave(_PATCH, 2).repeat_interleave(_PATCH, 3)
-    pictures = autoencoder.decode(place, latents).permute(0, 3, 1, 2)
+    pictures = autoencoder.decode(place, latents, _SAMPLES).permute(0, 3, 1, 2)
     colours = torch.nn.functional.interpolate(pictures, size=(_PATCHES, _PATCHES), mode="area")
     known = patches.permute(0, 2, 3, 1).reshape(-1, autoencoder.channels)
     known = torch.cat([known, torch.ones(len(known), 1)], 1)

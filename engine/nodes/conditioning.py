@@ -4,8 +4,8 @@ For: ComfyUI's CLIPTextEncode. Leaves the encoding to `pipelines`.
 Invariant: a CONDITIONING is a tensor [1, tokens, width], float32 on the CPU.
 """
 
-from engine.device import Device
 from engine.models import Handle, Models
+from engine.nodes.asking import ask
 from engine.nodes.spec import Context, Input, Node, Output
 
 
@@ -14,7 +14,7 @@ def encode_text(context: Context, text: str, clip: Handle) -> tuple[object, ...]
     from engine.pipelines import TextEncoding
 
     encoder = context.service(Models).text_encoder(clip)
-    return (context.service(Device).submit(TextEncoding(encoder, text)).result(),)
+    return (ask(context, TextEncoding(encoder, text)),)
 
 
 NODES = (

@@ -4,18 +4,13 @@ For: ComfyUI's EmptyLatentImage, RepeatLatentBatch, VAEDecode and VAEEncode. Lea
 Invariant: a picture's side is 8 times its latent's.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device import Device
 from engine.latents import Latent
 from engine.models import Handle, Models
+from engine.nodes.asking import ask
 from engine.nodes.spec import Context, Input, Node, Output
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _FACTOR = 8
 _CHANNELS = 4  # of Stable Diffusion 1, 2 and XL
@@ -37,15 +32,11 @@ def repeat_batch(context: Context, samples: Latent, amount: int) -> tuple[object
 
 
 def decode(context: Context, samples: Latent, vae: Handle) -> tuple[object, ...]:
-    """Pictures of latents, one at a time, so that an interrupt comes through between two."""
+    """Pictures of latents, one at a time, so that an interrupt comes through and others get their turn between two."""
     from engine.pipelines import Decoding
 
     autoencoder = context.service(Models).autoencoder(vae)
-    device = context.service(Device)
-    pictures: list[NDArray[np.float32]] = []
-    for latent in samples.samples:
-        context.check()
-        pictures.append(device.submit(Decoding(autoencoder, latent[None])).result().numpy())
+    pictures = [ask(context, Decoding(autoencoder, latent[None])).numpy() for latent in samples.samples]
     return (np.concatenate(pictures),)
 
 
@@ -56,12 +47,8 @@ def encode(context: Context, pixels: NDArray[np.float32], vae: Handle) -> tuple[
     from engine.pipelines import Encoding
 
     autoencoder = context.service(Models).autoencoder(vae)
-    device = context.service(Device)
-    latents: list[Tensor] = []
-    for picture in _crop(pixels):
-        context.check()
-        picture = torch.from_numpy(np.array(picture))
-        latents.append(device.submit(Encoding(autoencoder, picture[None])).result())
+    pictures = torch.from_numpy(np.array(_crop(pixels)))
+    latents = [ask(context, Encoding(autoencoder, picture[None])) for picture in pictures]
     return (Latent.of(torch.cat(latents)),)
 
 

@@ -5,7 +5,9 @@ together, with progress, previews and the chance to stop after each step.
 Invariant: an interrupted run asks the device for nothing more than the evaluation under way.
 """
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.device import Device
 from engine.latents import Latent
@@ -17,8 +19,12 @@ from engine.schedules import SCHEDULERS, space_sigmas
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from engine.pipelines import Denoiser
-    from engine.sampling import Evaluation, Sampling
+    from engine.pipelines import Denoiser, Prediction
+    from engine.sampling import Sampling
+
+_AHEAD = 16  # steps that the device may be ahead of what is told of them
+
+Step = TypeVar("Step")
 
 
 def draw(
@@ -55,32 +61,35 @@ def draw(
 
 
 def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Sampling") -> "Tensor":
-    from engine.pipelines import Prediction
+    """Have the device follow the run; its steps are told here, so that it does not wait for a preview."""
+    from engine.pipelines import predict_all
     from engine.previews import render_preview
-    from engine.sampling import sample
 
-    device = context.service(Device)
     projection = context.service(Models).projection(model) if context.previews else None
+    steps: Queue[tuple[Prediction, Tensor] | None] = Queue(_AHEAD)
+    future = context.service(Device).follow(predict_all(denoiser, run), lambda *step: _offer(steps, step))
+    future.add_done_callback(lambda _: _offer(steps, None))
+    with context.interruptible(future):
+        while (step := steps.get()) is not None:
+            evaluation, prediction = step[0].evaluation, step[1]
+            if not evaluation.completes:
+                continue
+            preview = None
+            if projection is not None:
+                expected = evaluation.estimate(prediction)[0] / denoiser.scale  # the first of a batch, as in ComfyUI
+                preview = Preview("jpeg", render_preview(expected, projection))
+            context.progress(evaluation.step, evaluation.steps, preview)
+        return future.result()
 
-    def report(evaluation: "Evaluation", prediction: "Tensor") -> None:
-        if not evaluation.completes:
-            return context.check()
-        preview = None
-        if projection is not None:
-            expected = evaluation.estimate(prediction)[0] / denoiser.scale  # the first of a batch, as in ComfyUI
-            preview = Preview("jpeg", render_preview(expected, projection))
-        return context.progress(evaluation.step, evaluation.steps, preview)
 
-    evaluations = sample(run)
-    try:
-        evaluation = next(evaluations)
-        while True:
-            prediction = device.submit(Prediction(denoiser, evaluation)).result()
-            report(evaluation, prediction)
-            evaluation = evaluations.send(prediction)
-    except StopIteration as end:
-        finished: Tensor = end.value
-        return finished
+def _offer(steps: "Queue[Step]", step: Step) -> None:
+    """Put a step without waiting; where nobody keeps up, the oldest goes, since a later one tells more."""
+    while True:
+        try:
+            return steps.put_nowait(step)
+        except Full:
+            with suppress(Empty):
+                steps.get_nowait()
 
 
 NODES = (

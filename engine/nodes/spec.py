@@ -13,9 +13,11 @@ Invariant: this module imports neither torch nor aiohttp, so that /object_info i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 S = TypeVar("S")
 
@@ -83,6 +85,12 @@ class Context(Protocol):
 
     def check(self) -> None:
         """Raise InterruptError when the prompt has been interrupted, and do nothing else."""
+
+    def interruptible(self, future: Future[Any]) -> AbstractContextManager[None]:
+        """While the context is open an interrupt cancels `future`, and waiting for it then raises InterruptError.
+
+        A context that is left by an error cancels it too: nobody waits for it any more.
+        """
 
 
 Choices = Sequence[str] | Callable[[Folders], Sequence[str]]

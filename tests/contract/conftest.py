@@ -30,7 +30,18 @@ if "COMFYUI_URL" in os.environ:
 def embedded_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the embedded engine, started for this session."""
     folder = tmp_path_factory.mktemp("engine")
-    command = [sys.executable, "-m", "engine", "--port", "0", "--test-nodes", "--base-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "engine",
+        "--port",
+        "0",
+        "--test-nodes",
+        "--concurrency",
+        "1",
+        "--base-dir",
+        str(folder),
+    ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True)
         try:

@@ -1,7 +1,9 @@
 """What tests hand to nodes and to the engine: a context that remembers what it was told, and ComfyUI's workflow."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -44,6 +46,15 @@ class RecordingContext:
     def progress(self, value: float, maximum: float, preview: Preview | None = None) -> None:
         self.reports.append((value, maximum, preview))
         self.check()
+
+    @contextmanager
+    def interruptible(self, future: Future[Any]) -> Iterator[None]:
+        try:
+            self.check()
+            yield
+        except BaseException:
+            future.cancel()
+            raise
 
     def check(self) -> None:
         if self._interrupt_at is not None and self.reports and self.reports[-1][0] >= self._interrupt_at:

@@ -68,4 +68,5 @@ def test_a_picture_has_one_latent(device: Device, models: Models) -> None:
     latents = device.submit(Encoding(autoencoder, pictures)).result(60)
     assert latents.shape == (2, 4, 4, 6)
     assert torch.equal(latents, device.submit(Encoding(autoencoder, pictures)).result(60))
-    assert torch.equal(latents[1:], device.submit(Encoding(autoencoder, pictures[1:])).result(60))
+    alone = device.submit(Encoding(autoencoder, pictures[1:])).result(60)
+    assert torch.allclose(latents[1:], alone, atol=1e-5), "in company as alone"

@@ -41,7 +41,7 @@ class Engine:
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     folders = make_folders(tmp_path)
     registry = list_nodes(tests=True)
-    hub = Hub(describe_features(Executor.concurrency))
+    hub = Hub(describe_features(1))
     ended: list[bool] = []
     executor = Executor(
         registry, folders, hub.send, services={Numbering: Numbering()}, on_end=lambda: ended.append(True), patience=30
