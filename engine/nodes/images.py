@@ -1,13 +1,13 @@
 """Nodes of pictures: making, loading, changing and saving them.
 
-For: EmptyImage, LoadImage, ImageScale, ImageInvert, ImageBatch, SaveImage, PreviewImage and SaveImageWebsocket, with
-the names, inputs and limits of ComfyUI 0.3.64. Leaves resampling to `resize` and file names to `numbering`.
+For: EmptyImage, LoadImage, ImageScale, ImageScaleBy, ImageCrop, ImageInvert, ImageBatch, SaveImage, PreviewImage and
+SaveImageWebsocket, with the names, inputs and limits of ComfyUI 0.3.64. Leaves resampling to `resize`, effects to
+`filters` and file names to `numbering`.
 Invariant: no file that exists is ever overwritten, and none is written outside its folder.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import random
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
-from engine.errors import ForbiddenPathError
+from engine.nodes.inputs import hash_file, is_file, list_files
 from engine.nodes.numbering import Numbering
 from engine.nodes.resize import METHODS, crop_to_aspect, resize
 from engine.nodes.spec import Context, Folders, Input, Node, Output, Preview, Result
@@ -31,6 +31,7 @@ Picture: TypeAlias = NDArray[np.float32]
 
 _MAX_SIDE = 16384
 _LETTERS = 5
+_NO_MASK = (64, 64)  # what LoadImage gives as the mask of a picture without alpha
 
 
 def make_empty(context: Context, width: int, height: int, batch_size: int = 1, color: int = 0) -> tuple[Picture]:
@@ -52,15 +53,17 @@ def load(context: Context, image: str) -> tuple[Picture, Picture]:
         frames = [file] if file.format == "MPO" else ImageSequence.Iterator(file)
         for frame in frames:
             upright = ImageOps.exif_transpose(frame)
-            colours = _take_colours(upright)
+            colours = take_colours(upright)
             if pictures and colours.shape != pictures[0].shape:
                 continue
+            mask = take_mask(upright)
             pictures.append(colours)
-            masks.append(_take_mask(upright))
+            masks.append(np.zeros(_NO_MASK, np.float32) if mask is None else mask)
     return np.stack(pictures), np.stack(masks)
 
 
-def _take_colours(image: Image.Image) -> Picture:
+def take_colours(image: Image.Image) -> Picture:
+    """The colours of a picture, [H, W, 3] in 0..1."""
     if image.mode.startswith("I"):
         # Grey of 16 bits, which Pillow would cut off at 255.
         grey = np.asarray(image, np.float32).clip(0, 0xFFFF) / np.float32(0xFFFF)
@@ -68,35 +71,22 @@ def _take_colours(image: Image.Image) -> Picture:
     return np.asarray(image.convert("RGB"), np.float32) / np.float32(0xFF)
 
 
-def _take_mask(image: Image.Image) -> Picture:
+def take_mask(image: Image.Image) -> Picture | None:
+    """Where a picture is transparent, [H, W]; None for one without alpha."""
     if "A" in image.getbands() or "transparency" in image.info:
         alpha = image.convert("RGBA").getchannel("A")
         return np.float32(1) - np.asarray(alpha, np.float32) / np.float32(255)
-    return np.zeros((64, 64), np.float32)
+    return None
 
 
 def check_image_name(folders: Folders, value: object) -> str | None:
-    """Whether a LoadImage value names a file; it may be in a subfolder, or annotated with another folder."""
-    try:
-        if isinstance(value, str) and find_annotated(folders, value).is_file():
-            return None
-    except ForbiddenPathError:
-        pass
-    return f"Invalid image file: {value}"
-
-
-def list_images(folders: Folders) -> list[str]:
-    """The files directly in input/, as LoadImage offers them."""
-    if not folders.input.is_dir():
-        return []
-    return sorted(path.name for path in folders.input.iterdir() if path.is_file())
+    """Whether a LoadImage value names a file."""
+    return None if is_file(folders, value) else f"Invalid image file: {value}"
 
 
 def hash_image(folders: Folders, constants: Mapping[str, object]) -> object:
-    """The content of the file that a LoadImage names, so that a changed file is loaded again."""
-    path = find_annotated(folders, str(constants["image"]))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The content of the file that a LoadImage names."""
+    return hash_file(folders, constants["image"])
 
 
 def scale(context: Context, image: Picture, upscale_method: str, width: int, height: int, crop: str) -> tuple[Picture]:
@@ -109,6 +99,20 @@ def scale(context: Context, image: Picture, upscale_method: str, width: int, hei
     if crop == "center":
         image = crop_to_aspect(image, width, height)
     return (resize(image, width, height, upscale_method),)
+
+
+def scale_by(context: Context, image: Picture, upscale_method: str, scale_by: float) -> tuple[Picture]:
+    """Resize both sides by a factor."""
+    rows, columns = image.shape[1:3]
+    width, height = max(1, round(columns * scale_by)), max(1, round(rows * scale_by))
+    return (resize(image, width, height, upscale_method),)
+
+
+def crop(context: Context, image: Picture, width: int, height: int, x: int, y: int) -> tuple[Picture]:
+    """The part that begins at x, y; what would lie outside the picture is left out, but for one pixel a side."""
+    rows, columns = image.shape[1:3]
+    x, y = min(x, columns - 1), min(y, rows - 1)
+    return (image[:, y : y + height, x : x + width].copy(),)
 
 
 def invert(context: Context, image: Picture) -> tuple[Picture]:
@@ -200,7 +204,7 @@ NODES = (
         "LoadImage",
         load,
         "image",
-        required={"image": Input(choices=list_images, options={"image_upload": True}, check=check_image_name)},
+        required={"image": Input(choices=list_files, options={"image_upload": True}, check=check_image_name)},
         outputs=(Output("IMAGE"), Output("MASK")),
         display_name="Load Image",
         description="Loads a picture, and where it is transparent as a mask.",
@@ -220,6 +224,34 @@ NODES = (
         outputs=(Output("IMAGE"),),
         display_name="Upscale Image",
         description="Resizes pictures to a width and a height.",
+    ),
+    Node(
+        "ImageScaleBy",
+        scale_by,
+        "image/upscaling",
+        required={
+            "image": _IMAGE,
+            "upscale_method": Input(choices=METHODS),
+            "scale_by": Input("FLOAT", {"default": 1.0, "min": 0.01, "max": 8.0, "step": 0.01}),
+        },
+        outputs=(Output("IMAGE"),),
+        display_name="Upscale Image By",
+        description="Resizes pictures by a factor.",
+    ),
+    Node(
+        "ImageCrop",
+        crop,
+        "image/transform",
+        required={
+            "image": _IMAGE,
+            "width": _side(512, 1),
+            "height": _side(512, 1),
+            "x": _side(0, 0),
+            "y": _side(0, 0),
+        },
+        outputs=(Output("IMAGE"),),
+        display_name="Image Crop",
+        description="Cuts a rectangle out of pictures.",
     ),
     Node(
         "ImageInvert",

@@ -1,4 +1,4 @@
-"""Names of saved files: `{name}_{counter:05}_.png`.
+"""Names of saved files: `{name}_{counter:05}_.png`, and the same for other kinds of files.
 
 For: turning the prefix of a saving node into files that did not exist before, as ComfyUI 0.3.64 names them. Leaves what
 is in them to the node.
@@ -24,7 +24,10 @@ _BATCH = "%batch_num%"
 
 
 class Numbering:
-    """The counters of all prefixes. Any thread may ask."""
+    """The counters of all prefixes. Any thread may ask.
+
+    What decides is the file system: a file is created exclusively, or another number is tried.
+    """
 
     def __init__(self) -> None:
         self._latest: OrderedDict[tuple[Path, str], int] = OrderedDict()
@@ -32,7 +35,7 @@ class Numbering:
 
     @contextmanager
     def create(
-        self, folder: Path, prefix: str, width: int, height: int, index: int
+        self, folder: Path, prefix: str, width: int, height: int, index: int, extension: str = "png"
     ) -> Iterator[tuple[BinaryIO, str, str]]:
         """A new file, open for writing, with its subfolder and name; `index` is the picture's place in its batch.
 
@@ -43,7 +46,7 @@ class Numbering:
         target = resolve(folder, subfolder or "/") if "/" in prefix else folder
         target.mkdir(parents=True, exist_ok=True)
         shown = "" if target == folder else target.relative_to(folder.resolve()).as_posix()
-        file, path = self._open(target, name, index)
+        file, path = self._open(target, name, index, extension)
         try:
             with file:
                 yield file, shown, path.name
@@ -51,10 +54,10 @@ class Numbering:
             path.unlink(missing_ok=True)
             raise
 
-    def _open(self, folder: Path, name: str, index: int) -> tuple[BinaryIO, Path]:
+    def _open(self, folder: Path, name: str, index: int, extension: str) -> tuple[BinaryIO, Path]:
         counter = self._count(folder, name)
         while True:
-            path = folder / f"{name.replace(_BATCH, str(index))}_{counter:05}_.png"
+            path = folder / f"{name.replace(_BATCH, str(index))}_{counter:05}_.{extension}"
             try:
                 return path.open("xb"), path
             except FileExistsError:

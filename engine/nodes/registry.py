@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.nodes import conditioning, images, latents, loaders, sampling, testing, text
+from engine.nodes import conditioning, filters, images, latents, loaders, sampling, testing, text
 from engine.nodes.spec import Node
 
 
@@ -21,6 +21,7 @@ def list_nodes(*, tests: bool = False) -> Mapping[str, Node]:
         latents.NODES,
         sampling.NODES,
         images.NODES,
+        filters.NODES,
         text.NODES,
         testing.NODES if tests else (),
     )

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from engine.nodes import images
+from engine.nodes.inputs import list_files
 from engine.nodes.numbering import Numbering
+from engine.nodes.resize import resize
 from engine.nodes.spec import Folders, Result
 from engine.nodes.text import show
 from tests.engine.contexts import RecordingContext
@@ -116,14 +120,14 @@ def test_names_that_can_be_loaded(context: RecordingContext) -> None:
     (folders.input / "sub").mkdir()
     put(folders, "b.png", Image.new("RGB", (1, 1)))
     put(folders, "sub/a.png", Image.new("RGB", (1, 1)))
-    assert images.list_images(folders) == ["b.png"]
+    assert list_files(folders) == ["b.png"]
     assert images.check_image_name(folders, "b.png") is None
     assert images.check_image_name(folders, "sub/a.png") is None
     for wrong in ("c.png", "sub", "../x", "b.png [output]", 5, None, "\0"):
         assert images.check_image_name(folders, wrong) == f"Invalid image file: {wrong}"
     content = (folders.input / "b.png").read_bytes()
     assert images.hash_image(folders, {"image": "b.png"}) == hashlib.sha256(content).hexdigest()
-    assert images.list_images(Folders(*(Path("/nowhere"),) * 4)) == []
+    assert list_files(Folders(*(Path("/nowhere"),) * 4)) == []
 
 
 def test_scaling(context: RecordingContext) -> None:
@@ -133,6 +137,28 @@ def test_scaling(context: RecordingContext) -> None:
     assert images.scale(context, picture, "bicubic", 0, 8, "disabled")[0].shape == (1, 8, 16, 3)
     picture = np.concatenate([np.zeros((1, 4, 2, 3), np.float32), picture[:, :, :4], picture[:, :, :2] * 0], axis=2)
     assert images.scale(context, picture, "nearest-exact", 4, 4, "center")[0].min() == 1
+
+
+def test_scaling_by_a_factor(context: RecordingContext) -> None:
+    picture = np.random.default_rng(0).random((2, 5, 7, 3), np.float32)
+    [larger] = images.scale_by(context, picture, "bicubic", 1.5)
+    np.testing.assert_array_equal(larger, resize(picture, 10, 8, "bicubic"))  # Python rounds 7.5 to 8
+    assert images.scale_by(context, picture, "area", 0.01)[0].shape == (2, 1, 1, 3)
+    assert images.scale_by(context, picture, "lanczos", 1.0)[0] is picture
+
+
+@given(
+    sides=st.tuples(*[st.integers(1, 9)] * 2),
+    wanted=st.tuples(*[st.integers(1, 12)] * 2),
+    at=st.tuples(*[st.integers(0, 12)] * 2),
+)
+def test_cropping_stays_inside(sides: tuple[int, int], wanted: tuple[int, int], at: tuple[int, int]) -> None:
+    (rows, columns), (height, width), (y, x) = sides, wanted, at
+    picture = np.arange(rows * columns, dtype=np.float32).reshape(1, rows, columns, 1)
+    [part] = images.crop(RecordingContext(), picture, width, height, x, y)
+    lines = [line for line in range(rows) if y <= line < y + height] or [rows - 1]
+    places = [place for place in range(columns) if x <= place < x + width] or [columns - 1]
+    np.testing.assert_array_equal(part, picture[np.ix_([0], lines, places, [0])])
 
 
 def test_batches_and_inversion(context: RecordingContext) -> None:
