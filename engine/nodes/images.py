@@ -68,6 +68,9 @@ def take_colours(image: Image.Image) -> Picture:
         # Grey of 16 bits, which Pillow would cut off at 255.
         grey = np.asarray(image, np.float32).clip(0, 0xFFFF) / np.float32(0xFFFF)
         return np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    if image.mode == "P":
+        # Straight to RGB, Pillow would warn of every palette in which a colour is half transparent.
+        image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"), np.float32) / np.float32(0xFF)
 
 

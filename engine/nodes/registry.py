@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.nodes import conditioning, filters, images, latents, loaders, sampling, testing, text
+from engine.nodes import conditioning, filters, images, latents, loaders, masks, primitives, sampling, testing, text
 from engine.nodes.spec import Node
 
 
@@ -22,6 +22,8 @@ def list_nodes(*, tests: bool = False) -> Mapping[str, Node]:
         sampling.NODES,
         images.NODES,
         filters.NODES,
+        masks.NODES,
+        primitives.NODES,
         text.NODES,
         testing.NODES if tests else (),
     )

@@ -73,6 +73,27 @@ def test_many_at_once(tmp_path: Path) -> None:
     assert sorted(names) == [f"a_{number:05}_.png" for number in range(1, 101)]
 
 
+def test_engines_that_share_a_folder_never_overwrite(tmp_path: Path) -> None:
+    """Counters of their own, so that they meet at the same numbers all the time, with files of several kinds."""
+    kinds = ("png", "webp", "latent")
+
+    def save_some(worker: int) -> list[str]:
+        numbering, names = Numbering(), []
+        for turn in range(20):
+            text = f"{worker}/{turn}".encode()
+            with numbering.create(tmp_path, "a", 1, 1, 0, kinds[turn % 3]) as (file, _, name):
+                file.write(text)
+            names.append(name)
+            assert (tmp_path / name).read_bytes() == text
+        return names
+
+    with ThreadPoolExecutor(8) as pool:
+        names = [name for names in pool.map(save_some, range(8)) for name in names]
+    assert len(set(names)) == len(names) == len(list(tmp_path.iterdir())) == 160
+    texts = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(texts) == 160
+
+
 def test_parts_of_the_date() -> None:
     moment = time.strptime("2026-03-04 05:06:07", "%Y-%m-%d %H:%M:%S")
     filled = fill_prefix("%year%-%month%-%day%_%hour%.%minute%.%second%_%other%", 1, 2, moment)
