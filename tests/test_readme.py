@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from converter.settings import declarations
+from engine.nodes.registry import list_nodes
 from tests import docs
 
 ROOT = docs.README.parent
@@ -164,6 +165,11 @@ def test_commands_exist(command: str) -> None:
 @pytest.mark.parametrize("page", [docs.README, docs.ARCHITECTURE, docs.ENGINE], ids=lambda page: page.name)
 def test_tables_are_current(page: Path) -> None:
     assert docs.pages()[page] == page.read_text(), "run `make docs`"
+
+
+def test_every_node_is_described_in_one_sentence() -> None:
+    for node in list_nodes().values():
+        assert re.fullmatch(r"[A-Z][^|\n]{8,118}\.", node.description), node.class_type
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)

@@ -84,6 +84,7 @@ NODES = (
         required={"samples": Input("LATENT"), "amount": Input("INT", {"default": 1, "min": 1, "max": 64})},
         outputs=(Output("LATENT"),),
         display_name="Repeat Latent Batch",
+        description="Repeats a batch of latents, each time with noise of its own.",
     ),
     Node(
         class_type="VAEDecode",
