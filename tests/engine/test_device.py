@@ -3,12 +3,15 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.device import EXIT_CODE, Device, DeviceEnded, OutOfMemoryError, Place
 
@@ -57,6 +60,32 @@ class Allocate:
 class LookAround:
     def perform(self, place: Place) -> tuple[Place, bool]:
         return place, torch.is_grad_enabled()
+
+
+class Company:
+    """Shares passes with all others; the log has the numbers of each pass. Fails as `faults` says, which is shared."""
+
+    key = "company"
+
+    def __init__(self, log: list[list[int]], number: int, rows: int = 1, faults: "Faults | None" = None) -> None:
+        self.log, self.number, self.rows = log, number, rows
+        self.faults = faults or Faults()
+
+    def perform_all(self, place: Place, works: Sequence["Company"], limit: int) -> list[int]:
+        self.log.append([work.number for work in works])
+        if min(sum(work.rows for work in works), limit) > self.faults.room:
+            raise MemoryError("too many")
+        if any(work.number in self.faults.bad for work in works):
+            raise ValueError("bad")
+        return [work.number for work in works]
+
+
+@dataclass
+class Faults:
+    """Which numbers raise, and how many rows fit into memory."""
+
+    bad: frozenset[int] = frozenset()
+    room: int = 1000
 
 
 def test_requests_run_in_order_on_the_one_thread() -> None:
@@ -154,6 +183,165 @@ def test_closing_answers_what_still_waits() -> None:
     closer.join(DEADLINE)
     with pytest.raises(DeviceEnded):
         waiting.result(DEADLINE)
+
+
+def hold_back(device: Device) -> Hold:
+    """Occupy the device, so that what is submitted meanwhile waits together."""
+    hold = Hold()
+    device.submit(hold)
+    assert hold.started.wait(DEADLINE)
+    return hold
+
+
+def test_who_waits_together_goes_together() -> None:
+    log: list[list[int]] = []
+    with Device(max_rows=4) as device:
+        hold = hold_back(device)
+        answers = [device.submit(Company(log, number)) for number in range(6)]
+        hold.release.set()
+        assert [answer.result(DEADLINE) for answer in answers] == list(range(6))
+    assert log == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_who_raises_in_company_fails_alone() -> None:
+    log: list[list[int]] = []
+    faults = Faults(bad=frozenset({1}))
+    with Device() as device:
+        hold = hold_back(device)
+        answers = [device.submit(Company(log, number, faults=faults)) for number in range(3)]
+        hold.release.set()
+        with pytest.raises(ValueError, match="bad"):
+            answers[1].result(DEADLINE)
+        assert [answers[0].result(DEADLINE), answers[2].result(DEADLINE)] == [0, 2]
+    assert log == [[0, 1, 2], [0], [1], [2]]
+
+
+def test_a_pass_that_does_not_fit_is_split_and_the_bound_is_learned() -> None:
+    log: list[list[int]] = []
+    faults = Faults(room=2)
+    with Device(max_rows=8) as device:
+        for _ in range(2):
+            hold = hold_back(device)
+            answers = [device.submit(Company(log, number, faults=faults)) for number in range(8)]
+            hold.release.set()
+            assert [answer.result(DEADLINE) for answer in answers] == list(range(8))
+            if log[0] == list(range(8)):
+                assert len(log) > 4
+                log.clear()
+    assert log == [[0, 1], [2, 3], [4, 5], [6, 7]], "the second time nothing had to fail"
+
+
+def test_who_fits_alone_in_smaller_passes_does_not_fail() -> None:
+    with Device(max_rows=8) as device:
+        assert device.submit(Company([], 1, rows=100, faults=Faults(room=1))).result(DEADLINE) == 1
+        with pytest.raises(OutOfMemoryError):
+            device.submit(Company([], 2, rows=100, faults=Faults(room=0))).result(DEADLINE)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=8), st.integers(1, 8), st.integers(1, 8)
+)
+@settings(max_examples=60, deadline=None)
+def test_nobody_fails_for_another(works: list[tuple[int, bool]], most: int, room: int) -> None:
+    faults = Faults(frozenset(number for number, (_, bad) in enumerate(works) if bad), room)
+    with Device(max_rows=most) as device:
+        hold = hold_back(device)
+        answers = [device.submit(Company([], number, rows, faults)) for number, (rows, _) in enumerate(works)]
+        hold.release.set()
+        for number, (answer, (_, bad)) in enumerate(zip(answers, works, strict=True)):
+            if bad:
+                with pytest.raises(ValueError, match="bad"):
+                    answer.result(DEADLINE)
+            else:
+                assert answer.result(DEADLINE) == number
+
+
+def walk(log: list[list[int]], number: int, steps: int, heard: list[int]) -> Generator[Company, int, int]:
+    """A course of some steps, which adds up what it is answered."""
+    total = 0
+    for _ in range(steps):
+        answer = yield Company(log, number)
+        total += answer
+        heard.append(answer)
+    return total
+
+
+def test_courses_share_their_steps_and_leave_when_they_are_done() -> None:
+    log: list[list[int]] = []
+    heard: list[tuple[int, int]] = []
+    with Device() as device:
+        hold = hold_back(device)
+        ends = [
+            device.follow(walk(log, number, steps, []), lambda work, answer: heard.append((work.number, answer)))
+            for number, steps in ((1, 4), (2, 2), (3, 0))
+        ]
+        hold.release.set()
+        assert [end.result(DEADLINE) for end in ends] == [4, 4, 0]
+    assert log == [[1, 2], [1, 2], [1], [1]]
+    assert heard == [(1, 1), (2, 2), (1, 1), (2, 2), (1, 1), (1, 1)]
+
+
+def test_a_short_course_that_comes_late_ends_long_before_a_long_one() -> None:
+    log: list[list[int]] = []
+    joined = threading.Event()
+    with Device() as device:
+        steps: list[int] = []
+
+        def hear(work: Any, answer: Any) -> None:
+            if len(steps) == 3:  # in mid-course, while the device is busy with it, somebody comes
+                joined.set()
+                assert submitted.wait(DEADLINE)
+
+        submitted = threading.Event()
+        long = device.follow(walk(log, 1, 50, steps), hear)
+        assert joined.wait(DEADLINE)
+        short = device.follow(walk(log, 2, 4, []), lambda work, answer: None)
+        submitted.set()
+        assert short.result(DEADLINE) == 8
+        assert long.result(DEADLINE) == 50
+    last = max(place for place, batch in enumerate(log) if 2 in batch)
+    assert [2, 1] in log
+    assert last <= 9
+    assert len(log) == 50
+
+
+def test_a_cancelled_course_frees_its_rows_at_once() -> None:
+    log: list[list[int]] = []
+    with Device() as device:
+        hold = hold_back(device)
+        ends = [device.follow(walk(log, number, 3, []), lambda work, answer: None) for number in (1, 2)]
+        assert ends[0].cancel()
+        hold.release.set()
+        assert ends[1].result(DEADLINE) == 6
+    assert log == [[2], [2], [2]]
+
+
+def test_a_course_that_raises_fails_alone() -> None:
+    def stumble() -> Generator[Company, int, int]:
+        yield Company([], 1)
+        raise KeyError("mine")
+
+    def fall() -> Generator[Company, int, int]:
+        raise KeyError("before it began")
+        yield Company([], 1)
+
+    with Device() as device:
+        hold = hold_back(device)
+        bad = device.follow(stumble(), lambda work, answer: None)
+        good = device.follow(walk([], 2, 3, []), lambda work, answer: None)
+        hold.release.set()
+        with pytest.raises(KeyError, match="mine"):
+            bad.result(DEADLINE)
+        assert good.result(DEADLINE) == 6
+        with pytest.raises(KeyError, match="before it began"):
+            device.follow(fall(), lambda work, answer: None)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_the_number_format_is_a_choice(dtype: str) -> None:
+    with Device("cpu", dtype=dtype) as device:
+        place, _ = device.submit(LookAround()).result(DEADLINE)
+    assert place.dtype is getattr(torch, dtype)
 
 
 # The thread is meant to end by an exception here.
