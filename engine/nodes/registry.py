@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.nodes import conditioning, filters, images, latents, loaders, masks, primitives, sampling, testing, text
+from engine.nodes import (
+    animations,
+    conditioning,
+    filters,
+    images,
+    latent_files,
+    latent_scaling,
+    latents,
+    loaders,
+    masks,
+    primitives,
+    sampling,
+    testing,
+    text,
+)
 from engine.nodes.spec import Node
 
 
@@ -19,10 +33,13 @@ def list_nodes(*, tests: bool = False) -> Mapping[str, Node]:
         loaders.NODES,
         conditioning.NODES,
         latents.NODES,
+        latent_scaling.NODES,
+        latent_files.NODES,
         sampling.NODES,
         images.NODES,
         filters.NODES,
         masks.NODES,
+        animations.NODES,
         primitives.NODES,
         text.NODES,
         testing.NODES if tests else (),

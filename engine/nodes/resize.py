@@ -1,7 +1,7 @@
-"""Resampling of pictures, as torch and Pillow do it in ComfyUI 0.3.64, without torch.
+"""Resampling of pictures and latents, as torch, Pillow and ComfyUI 0.3.64 itself do it, without torch.
 
 For: changing the size of float pictures [B, H, W, C]. Leaves when to do so to the nodes.
-Invariant: pure; every method but lanczos is a matrix along each side, whose rows sum to one.
+Invariant: pure; every method but lanczos and bislerp is a matrix along each side, whose rows sum to one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
+LATENT_METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "bislerp")
 
 _CUBIC = -0.75  # torch's coefficient of cubic convolution
+_PARALLEL = 1 - 1e-5  # the cosine from which two vectors count as parallel
 
 
 def resize(image: NDArray[np.float32], width: int, height: int, method: str) -> NDArray[np.float32]:
-    """The picture [B, H, W, C] as [B, height, width, C]. Raises KeyError for a method that is not in METHODS."""
+    """The picture [B, H, W, C] as [B, height, width, C]. Raises KeyError for an unknown method."""
     rows, columns = image.shape[1:3]
     if (rows, columns) == (height, width):
         return image
     if method == "lanczos":
         return np.stack([_resize_lanczos(picture, width, height) for picture in image])
+    if method == "bislerp":
+        return _turn(_turn(image, width, 2), height, 1)
     weigh = _WEIGHTS[method]
     tall = np.tensordot(weigh(rows, height), image, axes=(1, 1))  # [height, B, W, C]
     wide = np.tensordot(weigh(columns, width), tall, axes=(1, 2))  # [width, height, B, C]
@@ -49,6 +53,33 @@ def _resize_lanczos(picture: NDArray[np.float32], width: int, height: int) -> ND
     return np.stack(channels, axis=-1).astype(np.float32) / np.float32(255)
 
 
+def _turn(image: NDArray[np.float32], new: int, axis: int) -> NDArray[np.float32]:
+    """Between two neighbours, turn the one vector of channels towards the other, and let its length grow as a line.
+
+    Parallel neighbours give the first as it is, opposite ones a straight line, as in ComfyUI.
+    """
+    below, above, part = _find_neighbours(image.shape[axis], new)
+    first, second = np.take(image, below, axis), np.take(image, above, axis)
+    part = part.reshape([-1 if place == axis else 1 for place in range(image.ndim)])
+    lengths = [np.linalg.norm(vectors, axis=-1, keepdims=True) for vectors in (first, second)]
+    tiny = np.finfo(np.float32).tiny
+    units = [vectors / np.maximum(length, tiny) for vectors, length in zip((first, second), lengths, strict=True)]
+    cosine = np.sum(units[0] * units[1], axis=-1, keepdims=True)
+    angle = np.arccos(cosine.clip(-_PARALLEL, _PARALLEL))
+    turned = (np.sin((1 - part) * angle) * units[0] + np.sin(part * angle) * units[1]) / np.sin(angle)
+    turned *= lengths[0] * (1 - part) + lengths[1] * part
+    straight = first * (1 - part) + second * part
+    chosen = np.where(cosine > _PARALLEL, first, np.where(cosine < -_PARALLEL, straight, turned))
+    return chosen.astype(np.float32)
+
+
+def _find_neighbours(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """For each new pixel the old ones before and after its middle, and how far it is from the one to the other."""
+    place = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
+    below = np.minimum(place.astype(np.intp), old - 1)
+    return below, np.minimum(below + 1, old - 1), (place - below).astype(np.float32)
+
+
 def _weigh_nearest(old: int, new: int) -> NDArray[np.float32]:
     """The old pixel that holds the new one's middle; exact, where torch lets rounding decide on an edge."""
     picked = (2 * np.arange(new) + 1) * old // (2 * new)
@@ -58,13 +89,11 @@ def _weigh_nearest(old: int, new: int) -> NDArray[np.float32]:
 
 
 def _weigh_bilinear(old: int, new: int) -> NDArray[np.float32]:
-    place = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
-    below = np.minimum(place.astype(int), old - 1)
-    part = (place - below).astype(np.float32)
+    below, above, part = _find_neighbours(old, new)
     weights = np.zeros((new, old), np.float32)
     lines = np.arange(new)
     np.add.at(weights, (lines, below), 1 - part)
-    np.add.at(weights, (lines, np.minimum(below + 1, old - 1)), part)
+    np.add.at(weights, (lines, above), part)
     return weights
 
 

@@ -127,3 +127,32 @@ async def test_what_is_not_given_out(talker: Talker, query: dict[str, str], stat
     async with talker.session.get(f"{talker.url}/view", params=query) as answer:
         assert answer.status == status
         assert await answer.read() == b""
+
+
+async def test_an_animation_is_one_file_that_is_told_to_move(talker: Talker) -> None:
+    graph, stem = fresh_graph(batch=3), str(uuid4())
+    settings = {"fps": 6.0, "lossless": True, "quality": 80, "method": "default"}
+    graph["2"] = {
+        "class_type": "SaveAnimatedWEBP",
+        "inputs": {"images": ["1", 0], "filename_prefix": stem, **settings},
+    }
+    prompt_id, _ = await talker.run(graph)
+    shown = (await talker.record(prompt_id))["outputs"]["2"]
+    [image] = shown["images"]
+    assert image == {"filename": f"{stem}_00001_.webp", "subfolder": "", "type": "output"}
+    assert shown["animated"] == [True]
+    status, data = await talker.view(image)
+    assert (status, data[:4], data[8:12]) == (200, b"RIFF", b"WEBP")
+
+
+async def test_a_latent_is_shown_as_such(talker: Talker) -> None:
+    stem = str(uuid4())
+    graph = {
+        "1": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "2": {"class_type": "SaveLatent", "inputs": {"samples": ["1", 0], "filename_prefix": f"latents/{stem}"}},
+    }
+    prompt_id, _ = await talker.run(graph)
+    shown = (await talker.record(prompt_id))["outputs"]["2"]
+    [latent] = shown["latents"]
+    assert latent == {"filename": f"{stem}_00001_.latent", "subfolder": "latents", "type": "output"}
+    assert (await talker.view(latent))[0] == 200

@@ -207,7 +207,11 @@ CORE: dict[str, NodeClass] = {
         {"width": number(512, 16, 16384, 8), "height": number(512, 16, 16384, 8), "batch_size": number(1, 1, 4096)},
         returns=("LATENT",),
     ),
-    "SaveLatent": NodeClass(save_latent, {"samples": LATENT, "filename_prefix": PREFIX}, output=True),
+    "SaveLatent": NodeClass(
+        save_latent,
+        {"samples": LATENT, "filename_prefix": ("STRING", {"default": "latents/ComfyUI"})},
+        output=True,
+    ),
     "CheckpointLoaderSimple": NodeClass(
         load_checkpoint,
         {"ckpt_name": (["sd15-random.safetensors", "sd15-tiny.safetensors"], {})},
