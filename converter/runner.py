@@ -287,8 +287,6 @@ class Run:
                 self._frees_memory = True  # once the run has ended: its tasks end with it
             case deeds.RenewSocket():
                 self._means.link.renew_socket()
-            case deeds.Unstage():
-                pass  # done when the run ends, after its tasks
 
     def _spawn(self, work: Coroutine[Any, Any, Event | None]) -> None:
         task = self._group.create_task(self._do(work))

@@ -200,11 +200,6 @@ class Depart:
 
 
 @dataclass(frozen=True, slots=True)
-class Unstage:
-    """Remove what was staged, where that is possible."""
-
-
-@dataclass(frozen=True, slots=True)
 class FreeMemory:
     """Make the engine free its memory."""
 
@@ -227,7 +222,6 @@ Effect = (
     | Requeue
     | Blame
     | Depart
-    | Unstage
     | FreeMemory
     | RenewSocket
 )

@@ -44,7 +44,6 @@ from converter.core.deeds import (
     Succeeded,
     Turn,
     Unreached,
-    Unstage,
     Withdraw,
     Withdrawn,
 )
@@ -156,7 +155,7 @@ def step(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
             return _check(job, event, now)
         case Phase.COLLECTING:
             return _collect(job, event, now)
-    return (_enter(job, Phase.DONE, now), (Unstage(),)) if isinstance(event, Delivered) else (job, ())
+    return (_enter(job, Phase.DONE, now), ()) if isinstance(event, Delivered) else (job, ())
 
 
 def _wait(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
@@ -289,7 +288,7 @@ def _stop(job: Job, fault: Fault, now: float) -> tuple[Job, Effects]:
     if job.phase is Phase.STOPPING:
         return job, ()
     if job.phase is Phase.DELIVERING:
-        return _enter(job, Phase.DONE, now), (Unstage(),)
+        return _enter(job, Phase.DONE, now), ()
     prompt = job.prompt
     if job.phase not in (Phase.SUBMITTING, Phase.QUEUED, Phase.RUNNING) or prompt is None:
         return _end(job, fault, now)
@@ -332,7 +331,7 @@ def _end(job: Job, fault: Fault, now: float) -> tuple[Job, Effects]:
 def _close(job: Job, now: float) -> tuple[Job, Effects]:
     held: Effects = (LetGo(None),) if job.turn else ()
     job = _enter(job, Phase.DONE, now)._replace(turn=False)
-    return job, (*held, Depart(), Unstage())
+    return job, (*held, Depart())
 
 
 def _enter(job: Job, phase: Phase, now: float) -> Job:

@@ -35,7 +35,6 @@ from converter.core.deeds import (
     Succeeded,
     Turn,
     Unreached,
-    Unstage,
     Withdraw,
     Withdrawn,
 )
@@ -62,7 +61,7 @@ TURN = Turn("p", listening=True)
 CANCELED = errors.Canceled("by request")
 REFUSED = errors.InvalidWorkflow("no")
 DEADLINE = 95.0
-CLOSED = [LetGo(None), Depart(), Unstage()]
+CLOSED = [LetGo(None), Depart()]
 
 
 class Life:
@@ -151,7 +150,7 @@ def test_a_job_with_inputs_stages_waits_is_submitted_runs_is_collected_and_deliv
     assert life.tell(Collected()) == [Depart(), Answer(Succeeded())]
     assert life.phase is Phase.DELIVERING
     assert job.wake_at(life.state) is None
-    assert (life.tell(Delivered()), life.phase) == ([Unstage()], Phase.DONE)
+    assert (life.tell(Delivered()), life.phase) == ([], Phase.DONE)
 
 
 def test_a_job_without_inputs_waits_for_its_turn_at_once() -> None:
@@ -201,7 +200,7 @@ def test_only_what_was_heard_to_begin_in_a_first_attempt_measures_the_engine() -
 
 def test_an_input_that_cannot_be_staged_ends_the_job() -> None:
     life = Life(stages=True)
-    assert life.tell(StagingFailed(REFUSED)) == [Answer(REFUSED), Depart(), Unstage()]
+    assert life.tell(StagingFailed(REFUSED)) == [Answer(REFUSED), Depart()]
     assert life.phase is Phase.DONE
 
 
@@ -333,7 +332,7 @@ def test_who_kills_the_engine_while_alone_is_blamed_and_refused_after_the_second
         Requeue(alone=True, crashed=True),
     ]
     effects = life.tell(Turn("r", listening=True), Accepted(), EngineGone(), Unseen())
-    assert effects[-5:] == [Blame(), Answer(life.fault), *CLOSED]
+    assert effects[-4:] == [Blame(), Answer(life.fault), *CLOSED]
     assert isinstance(life.fault, errors.InvalidWorkflow)
 
 
@@ -365,7 +364,7 @@ def test_a_crash_while_the_submission_is_under_way_waits_for_its_answer() -> Non
 def test_an_engine_that_fails_too_often_has_failed() -> None:
     life = Life(max_attempts=2)
     life.tell(TURN, Accepted(), EngineGone(), Unseen())
-    assert life.tell(Turn("q", listening=True), Accepted(), EngineGone(), Unseen())[-4:] == [
+    assert life.tell(Turn("q", listening=True), Accepted(), EngineGone(), Unseen())[-3:] == [
         Answer(life.fault),
         *CLOSED,
     ]
@@ -387,12 +386,12 @@ def test_a_file_that_is_gone_is_made_once_more_under_a_fresh_name_even_in_the_la
     assert life.tell(FileGone()) == [Requeue(alone=False)]
     assert life.tell(Turn("q", listening=True)) == [Submit("q", fresh=True)]
     life.tell(Accepted(), *RAN)
-    assert life.tell(FileGone()) == [Answer(life.fault), Depart(), Unstage()]
+    assert life.tell(FileGone()) == [Answer(life.fault), Depart()]
     assert isinstance(life.fault, errors.EngineFailed)
 
 
 def test_outputs_that_cannot_be_had_end_the_job() -> None:
-    assert collecting().tell(CollectionFailed(REFUSED)) == [Answer(REFUSED), Depart(), Unstage()]
+    assert collecting().tell(CollectionFailed(REFUSED)) == [Answer(REFUSED), Depart()]
 
 
 # Leaving and the deadline ------------------------------------------------------------------------------------------
@@ -411,7 +410,7 @@ def test_where_the_engine_has_nothing_of_the_job_it_ends_at_once(phase: str, lat
     life = ENDS_AT_ONCE[phase]()
     effects = life.wait(DEADLINE - life.now) if late else life.tell(Left(CANCELED))
     held = [LetGo(None)] if phase == "checking" else []
-    assert effects == [Answer(life.fault), *held, Depart(), Unstage()]
+    assert effects == [Answer(life.fault), *held, Depart()]
     assert life.phase is Phase.DONE
     assert isinstance(life.fault, errors.DeadlineExceeded if late else errors.Canceled)
 
@@ -467,7 +466,7 @@ def test_the_alarm_is_set_for_the_deadline_and_for_nothing_once_all_is_done() ->
 
 def test_who_leaves_during_the_delivery_ends_it() -> None:
     life = delivering()
-    assert life.tell(Left(CANCELED)) == [Unstage()]
+    assert life.tell(Left(CANCELED)) == []
     assert life.tell(Delivered(), Left(CANCELED), Wake()) == []
 
 

@@ -79,7 +79,7 @@ class Runner:
         self.epoch = 0
         self.steps = 0
         self.turn = False
-        self.done: dict[type[Effect], int] = {deeds.Answer: 0, deeds.Depart: 0, deeds.Unstage: 0}
+        self.done: dict[type[Effect], int] = {deeds.Answer: 0, deeds.Depart: 0}
         self.outcome: deeds.Outcome | None = None
         self.state, effects = job.begin(story.timeout, story.max_attempts, 0.0, stages=story.stages != "nothing")
         if story.leave is not None:
@@ -170,8 +170,6 @@ class Runner:
                 self.done[deeds.Depart] += 1
                 assert not self.turn
                 self.check_let_go()
-            case deeds.Unstage():
-                self.done[deeds.Unstage] += 1
             case deeds.RenewSocket():
                 engine.socket = None
                 self.clock.after(0.0, engine.lost)
@@ -252,7 +250,7 @@ def carry(story: Story) -> Runner:
 @example(Story(files="gone once", max_attempts=1))
 def test_every_job_is_answered_once_and_gives_back_all_that_it_had(story: Story) -> None:
     runner = carry(story)
-    assert runner.done == {deeds.Answer: 1, deeds.Depart: 1, deeds.Unstage: 1}
+    assert runner.done == {deeds.Answer: 1, deeds.Depart: 1}
     assert not runner.turn
     assert len(runner.submitted) - runner.unreached <= story.max_attempts + (
         story.files == "gone once" or story.files == "gone"
@@ -336,4 +334,3 @@ def test_whatever_is_told_nothing_is_given_back_twice(stages: bool, told: list[t
     departures = sum(isinstance(effect, deeds.Depart) for effect in effects)
     assert answers == (state.outcome is not None)
     assert departures == (state.phase in (Phase.DELIVERING, Phase.DONE))
-    assert sum(isinstance(effect, deeds.Unstage) for effect in effects) == (state.phase is Phase.DONE)
