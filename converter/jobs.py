@@ -1,8 +1,8 @@
 """The hall behind every door: jobs are begun, found and canceled here, whatever dialect asked for them.
 
 Leaves to others: what a request may say (the doors), carrying a job out (`runner`), and how long one that has ended
-is remembered (`core.archive`). Invariant: an id names one job at a time; every run is owned by the group that this
-hall opens, and none outlives it.
+is remembered (`core.archive`). Invariant: an id names one job at a time, and a key one that goes on or whose answer is
+kept; every run is owned by the group that this hall opens, and none outlives it.
 """
 
 import asyncio
@@ -14,8 +14,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from converter.core import idempotency
 from converter.core.archive import Archive
-from converter.core.order import Order
+from converter.core.idempotency import Claim
+from converter.core.order import Order, Selection
 from converter.core.workflow import check, wanted_outputs
 from converter.errors import Canceled, Draining, EngineFailed, Expired, Fault, IdInUse, NotFound
 from converter.gate import FreePlace, Ticket
@@ -39,6 +41,7 @@ class Jobs:
         self._warmup = warmup
         self._warmup_timeout = warmup_timeout
         self._live: dict[str, Run] = {}
+        self._claimed: dict[tuple[str, str], Run] = {}
         self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes)
         self._tag = secrets.token_hex(3)
         self._group = asyncio.TaskGroup()
@@ -80,19 +83,41 @@ class Jobs:
         check(order.workflow)
         return wanted_outputs(order.workflow, order.selection.nodes, self._means.watch.output_classes)
 
-    def begin(self, order: Order, ticket: Ticket, *, kept: bool) -> Run:
-        """Admit the order and start to carry it. Raises IdInUse, InvalidWorkflow, InvalidInput, and every refusal."""
-        if order.id in self._live or self._archive.find(order.id, self._now()) is not None:
+    def begin(self, order: Order, ticket: Ticket, *, alone: bool, claim: Claim | None = None) -> Run:
+        """Admit the order and start to carry it; `alone`: it goes on without a caller; `claim`: the key it stands for.
+
+        Raises IdInUse, InvalidWorkflow, InvalidInput, and every refusal.
+        """
+        known = self._live.get(order.id) or self._archive.find(order.id, self._now())
+        if known is not None and not _gives_way(known, claim):
             raise IdInUse(f"the id {order.id} names a job that is still known")
         self._means.warden.check(order.workflow)
         staging = self._means.inputs.stage(order)
         ticket.apply(order.priority, order.timeout)
-        run = Run(self._means, order, ticket, staging, kept=kept)
+        run = Run(self._means, order, ticket, staging, kept=alone or claim is not None, alone=alone, claim=claim)
         self._live[order.id] = run
+        if claim is not None:
+            self._claimed[claim.name] = run
         task = self._group.create_task(self._carry(run))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return run
+
+    def knows(self, scope: str, key: str) -> bool:
+        """Whether there is a job that stands for the key, whatever the request."""
+        return self._claimant((scope, key)) is not None
+
+    def recall(self, claim: Claim) -> Run | None:
+        """The job of the same request: it goes on, or its answer is kept. Raises IdempotencyMismatch."""
+        run = self._claimant(claim.name)
+        idempotency.check(claim, None if run is None else run.claim)
+        return run
+
+    def _claimant(self, name: tuple[str, str]) -> Run | None:
+        run = self._claimed.get(name)
+        if run is not None and (not run.outcome.done() or idempotency.is_kept(run.outcome.result())):
+            return run
+        return self._archive.find_by_key(name, self._now())
 
     def find(self, job_id: str) -> Run:
         """The job of this id; raises NotFound or Expired."""
@@ -110,16 +135,20 @@ class Jobs:
             run.leave(Canceled("the job was canceled by request"))
         return run
 
-    async def reopen(self, run: Run, stack: AsyncExitStack) -> Sequence[Item]:
+    async def reopen(self, run: Run, stack: AsyncExitStack, selection: Selection | None = None) -> Sequence[Item]:
         """The outputs of a job that has succeeded, once more; raises Expired where their files are gone.
 
-        Files that are open take one of the bounded number of deliveries, for which the caller waits.
+        `selection`: what this caller asked for, where that may be another format than the first caller's. Files that
+        are open take one of the bounded number of deliveries, for which the caller waits.
         """
-        if all(item.content is None or isinstance(item.content, bytes) for item in run.items):
+        selection = selection or run.order.selection
+        if selection == run.order.selection and all(
+            item.content is None or isinstance(item.content, bytes) for item in run.items
+        ):
             return run.items
         await stack.enter_async_context(self._means.deliveries)
         try:
-            return await open_items(self._means.files, run.outputs, run.order.selection, stack, hold=0)
+            return await open_items(self._means.files, run.outputs, selection, stack, hold=0)
         except Gone as error:
             raise Expired(f"the engine no longer has the outputs of the job {run.id}") from error
         except Broken as error:
@@ -130,7 +159,7 @@ class Jobs:
         order = Order(self.name(), self._warmup, self._warmup_timeout)
         place = FreePlace(self._now())
         uncounted = replace(self._means, metrics=Metrics())  # it is no job that anybody asked for
-        run = Run(uncounted, order, place, self._means.inputs.stage(order), kept=True)
+        run = Run(uncounted, order, place, self._means.inputs.stage(order), kept=True, alone=True)
         await run.carry()
         outcome = run.outcome.result()
         if isinstance(outcome, Fault):
@@ -141,6 +170,17 @@ class Jobs:
         try:
             await run.carry()
         finally:
-            del self._live[run.id]
+            claim, current = run.claim, self._live.get(run.id) is run
+            if claim is not None and self._claimed.get(claim.name) is run:
+                del self._claimed[claim.name]
             run.strip()
-            self._archive.add(run.id, run, run.held, self._now(), lasting=run.kept)
+            if current:  # else another attempt under the same key has its id
+                del self._live[run.id]
+                key = claim.name if claim is not None and idempotency.is_kept(run.outcome.result()) else None
+                self._archive.add(run.id, run, run.held, self._now(), lasting=run.kept, key=key)
+
+
+def _gives_way(run: Run, claim: Claim | None) -> bool:
+    """Whether a job leaves its id to another attempt of the same request: one whose end has freed its key."""
+    same = claim is not None and run.claim == claim
+    return same and run.outcome.done() and not idempotency.is_kept(run.outcome.result())

@@ -18,6 +18,7 @@ from converter.chronicle import Chronicle
 from converter.core import deeds, evidence, job
 from converter.core.deeds import Effect, Event
 from converter.core.events import Advanced, Alive, Cached, Entered, Picture, QueueView, Sound
+from converter.core.idempotency import Claim
 from converter.core.job import Phase
 from converter.core.order import Order
 from converter.core.outputs import Output
@@ -46,12 +47,26 @@ STATES = {
 
 
 class Run:
-    """One job being carried. `kept`: it goes on without a caller, and its outputs are held in memory."""
+    """One job being carried. `kept`: its outputs are held in memory, to be answered again; `alone`: it goes on without
+    a caller; `claim`: the idempotency key that it stands for.
+    """
 
-    def __init__(self, means: Means, order: Order, place: Place, staging: Staging, *, kept: bool) -> None:
+    def __init__(
+        self,
+        means: Means,
+        order: Order,
+        place: Place,
+        staging: Staging,
+        *,
+        kept: bool,
+        alone: bool,
+        claim: Claim | None = None,
+    ) -> None:
         self.id = order.id
         self.order = order
         self.kept = kept
+        self.alone = alone
+        self.claim = claim
         self.chronicle = Chronicle(order.workflow)
         self.outcome: asyncio.Future[deeds.Outcome] = asyncio.get_running_loop().create_future()
         self.ended_at: float | None = None
@@ -125,13 +140,13 @@ class Run:
 
     @contextmanager
     def interested(self) -> Iterator[None]:
-        """Want the job for as long as this is entered. When nobody does, it is canceled, unless it is kept."""
+        """Want the job for as long as this is entered. When nobody does, it is canceled, unless it goes on alone."""
         self._interest += 1
         try:
             yield
         finally:
             self._interest -= 1
-            if not self._interest and not self.kept:
+            if not self._interest and not self.alone:
                 self.leave(Canceled("everybody who waited for the job has left"))
 
     @contextmanager
@@ -147,7 +162,7 @@ class Run:
 
     def keep(self) -> None:
         """Somebody will come back for the result: go on without a caller, and be remembered."""
-        self.kept = True
+        self.kept = self.alone = True
 
     def delivered(self) -> None:
         """The answer has been taken, as far as it will be; what is open for it, or would be, is closed."""

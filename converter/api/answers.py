@@ -23,6 +23,12 @@ from converter.runner import Run
 REQUEST_ID = web.RequestKey("request_id", str)
 """Where a request's id is kept."""
 
+JOB_ID = web.RequestKey("job_id", str)
+"""Where the id of the job that a request is about is kept, for the access log."""
+
+REPLAYED = web.RequestKey("replayed", bool)
+"""Whether the answer was known before the request came."""
+
 HOW_TO_CHOOSE = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
 """What a caller can do who accepts one output and would get several."""
 

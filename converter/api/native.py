@@ -6,21 +6,23 @@ Turns requests into orders and outcomes into answers. Leaves to others: reading 
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from converter.api.answers import HOW_TO_CHOOSE, REQUEST_ID, send_json, send_raw, stream
+from converter.api.answers import HOW_TO_CHOOSE, JOB_ID, REPLAYED, REQUEST_ID, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
+from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, fill, schema
 from converter.core.workflow import MAX_DEPTH, is_deep
-from converter.errors import Fault, NotAcceptable, NotFound
+from converter.errors import Fault, NotAcceptable, NotFound, QueueFull
 from converter.gate import Gate
 from converter.jobs import Jobs
 from converter.media.outputs import Item
@@ -28,6 +30,12 @@ from converter.runner import Run
 
 MAX_SEED = 2**32
 """Drawn seeds are below it, so that every sampler and every JSON reader can hold them."""
+
+SCOPE = ""
+"""Whose an idempotency key is: callers are not told apart."""
+
+RETURNS = 16
+"""Bodies that are read at once of callers whose key stands for a job: they take no place from anybody."""
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -85,6 +93,9 @@ class TemplateRequest(Common):
     inputs: dict[str, Any] = Field(default_factory=dict)
 
 
+B = TypeVar("B", bound=Common)
+
+
 class Native:
     """The handlers. Times in seconds; `public_url` makes links absolute."""
 
@@ -107,6 +118,7 @@ class Native:
         self._max_timeout = max_timeout
         self._silence = silence
         self._public_url = public_url
+        self._returns = 0
 
     def routes(self) -> list[web.RouteDef]:
         """What this dialect serves."""
@@ -124,40 +136,69 @@ class Native:
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/run`."""
-        wish, preference = _read_headers(request)
-        with self._gate.knock() as ticket:
-            document, parts = await read_document(request, self._bounds)
-            body = validate(RunRequest, document)
-            order = self._order(body, body.workflow, parts, preference)
-            run = self._jobs.begin(self._foresee(order, wish), ticket, kept=preference.respond_async)
-        return await self._answer(request, run, wish, preference)
+        return await self._work(request, RunRequest, self._order_run)
 
     async def run_template(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/workflows/NAME`."""
         template = self._find_template(request)
+        return await self._work(request, TemplateRequest, partial(self._order_template, template))
+
+    async def _work(
+        self, request: web.Request, model: type[B], compose: Callable[[B, Mapping[str, Part], Preference], Order]
+    ) -> web.StreamResponse:
+        """Read a request, begin its job or find the one that its idempotency key stands for, and answer."""
         wish, preference = _read_headers(request)
-        with self._gate.knock() as ticket:
+        key = read_key(request.headers.getall("Idempotency-Key", []))
+        ticket, claim, run = None, None, None
+        with ExitStack() as stack:
+            if key is not None and self._jobs.knows(SCOPE, key):
+                stack.enter_context(self._returning())
+            else:
+                ticket = stack.enter_context(self._gate.knock())
             document, parts = await read_document(request, self._bounds)
-            body = validate(TemplateRequest, document)
-            workflow, used = fill(template, body.inputs, lambda: random.randrange(MAX_SEED))
-            order = self._order(body, workflow, parts, preference)
-            order = replace(order, media=template.media, inputs=used)
-            run = self._jobs.begin(self._foresee(order, wish), ticket, kept=preference.respond_async)
-        return await self._answer(request, run, wish, preference)
+            body = validate(model, document)
+            selection = _select(body, wish)
+            if key is not None:
+                claim = Claim(SCOPE, key, fingerprint(request.method, request.path, document, parts))
+                run = self._jobs.recall(claim)
+            if run is None:
+                ticket = ticket or stack.enter_context(self._gate.knock())  # the key has become free meanwhile
+                order = self._foresee(replace(compose(body, parts, preference), selection=selection), wish)
+                run = self._jobs.begin(order, ticket, alone=preference.respond_async, claim=claim)
+            else:
+                request[REPLAYED] = run.outcome.done()
+        return await self._answer(request, run, wish, preference, selection)
+
+    @contextmanager
+    def _returning(self) -> Iterator[None]:
+        """Bodies that are read beside all places are few; whoever is one too many comes back."""
+        if self._returns >= RETURNS:
+            raise QueueFull("too many callers come back with their keys at once", retry_after=1)
+        self._returns += 1
+        try:
+            yield
+        finally:
+            self._returns -= 1
+
+    def _order_run(self, body: RunRequest, parts: Mapping[str, Part], preference: Preference) -> Order:
+        return self._order(body, body.workflow, parts, preference)
+
+    def _order_template(
+        self, template: Template, body: TemplateRequest, parts: Mapping[str, Part], preference: Preference
+    ) -> Order:
+        workflow, used = fill(template, body.inputs, lambda: random.randrange(MAX_SEED))
+        return replace(self._order(body, workflow, parts, preference), media=template.media, inputs=used)
 
     def _order(
         self, body: Common, workflow: Mapping[str, Any], parts: Mapping[str, Part], preference: Preference
     ) -> Order:
         longer = preference.respond_async or preference.wait is not None
         timeout = body.timeout or (self._max_timeout if longer else self._timeout)
-        outputs = body.outputs
-        nodes = None if outputs.nodes is None else tuple(outputs.nodes)
         return Order(
             id=body.id or self._jobs.name(),
             workflow=workflow,
             timeout=min(timeout, self._max_timeout),
             priority=body.priority,
-            selection=Selection(nodes, outputs.format, outputs.quality),
             extra_data=body.extra_data,
             parts=parts,
         )
@@ -165,17 +206,17 @@ class Native:
     def _foresee(self, order: Order, wish: Wish) -> Order:
         """The order with what the workflow shows of its outputs; refused if they could not be answered in the end."""
         nodes = self._jobs.foresee(order) or ()
-        raw = wish.shape is Shape.RAW
-        if raw and not wish.multipart and len(nodes) > 1:
+        if wish.shape is Shape.RAW and not wish.multipart and len(nodes) > 1:
             detail = f"the workflow has {len(nodes)} outputs, and the Accept header allows only one"
             raise NotAcceptable(f"{detail}; {HOW_TO_CHOOSE}", nodes=list(nodes))
-        selection = order.selection
-        if raw and selection.format is None:  # one that accepts a single picture format gets that one
-            selection = replace(selection, format=wish.format)
-        return replace(order, foreseen=nodes, selection=selection)
+        return replace(order, foreseen=nodes)
 
-    async def _answer(self, request: web.Request, run: Run, wish: Wish, preference: Preference) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, run: Run, wish: Wish, preference: Preference, selection: Selection
+    ) -> web.StreamResponse:
+        request[JOB_ID] = run.id
         if preference.respond_async and preference.wait is None:
+            run.keep()
             return self._accepted(run, preference)
         with run.interested():
             try:
@@ -185,17 +226,17 @@ class Native:
                 if wish.shape is Shape.STREAM:
                     owner = not run.kept
                     return await stream(request, run, self._jobs, owner=owner, after=0, silence=self._silence)
-                return await self._conclude(request, run, wish)
+                return await self._conclude(request, run, wish, selection)
             finally:  # others may still watch the job: what is open for this caller is closed without waiting for them
                 run.delivered()
 
-    async def _conclude(self, request: web.Request, run: Run, wish: Wish) -> web.StreamResponse:
+    async def _conclude(self, request: web.Request, run: Run, wish: Wish, selection: Selection) -> web.StreamResponse:
         """The answer when the job has ended."""
         outcome = await asyncio.shield(run.outcome)
         if isinstance(outcome, Fault):
             raise outcome
         if run.kept:
-            return await self._send_again(request, run, wish)
+            return await self._send_again(request, run, wish, selection)
         try:
             return await self._send(request, run, run.items, wish)
         except NotAcceptable:
@@ -218,7 +259,7 @@ class Native:
 
     async def show_job(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/jobs/ID`: the result once there is one, else how far the job is."""
-        run = self._jobs.find(request.match_info["id"])
+        run = self._find(request)
         wish, _ = _read_headers(request)
         if wish.shape is Shape.STREAM:
             return await self.watch_job(request)
@@ -226,13 +267,20 @@ class Native:
             return web.json_response(self._describe(run, request[REQUEST_ID]))
         return await self._send_again(request, run, wish)
 
-    async def _send_again(self, request: web.Request, run: Run, wish: Wish) -> web.StreamResponse:
+    def _find(self, request: web.Request) -> Run:
+        run = self._jobs.find(request.match_info["id"])
+        request[JOB_ID] = run.id
+        return run
+
+    async def _send_again(
+        self, request: web.Request, run: Run, wish: Wish, selection: Selection | None = None
+    ) -> web.StreamResponse:
         async with AsyncExitStack() as stack:
-            return await self._send(request, run, await self._jobs.reopen(run, stack), wish)
+            return await self._send(request, run, await self._jobs.reopen(run, stack, selection), wish)
 
     async def watch_job(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/jobs/ID/events`: what happens from here on, or after `Last-Event-ID`."""
-        run = self._jobs.find(request.match_info["id"])
+        run = self._find(request)
         last = request.headers.get("Last-Event-ID", "")
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
         with run.interested():
@@ -240,7 +288,7 @@ class Native:
 
     async def cancel_job(self, request: web.Request) -> web.Response:
         """`POST /v1/jobs/ID/cancel`: idempotent; answers the state that the job is in by then."""
-        run = self._jobs.cancel(request.match_info["id"])
+        run = self._jobs.cancel(self._find(request).id)
         return web.json_response(self._describe(run, request[REQUEST_ID]))
 
     def _describe(self, run: Run, request_id: str = "") -> dict[str, Any]:
@@ -274,6 +322,14 @@ class Native:
         if name not in self._templates:
             raise NotFound(f"there is no workflow {name[:64]} here")
         return self._templates[name]
+
+
+def _select(body: Common, wish: Wish) -> Selection:
+    """Which outputs are answered, and how: who accepts a single picture format and names no other gets that one."""
+    outputs = body.outputs
+    accepted = wish.format if wish.shape is Shape.RAW else None
+    nodes = None if outputs.nodes is None else tuple(outputs.nodes)
+    return Selection(nodes, outputs.format or accepted, outputs.quality)
 
 
 def _summarize(template: Template) -> dict[str, Any]:

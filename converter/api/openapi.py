@@ -17,7 +17,7 @@ from converter import __version__
 from converter.api.operations import HEADERS, OPERATIONS, PARAMETERS, Answer, Operation, sample
 from converter.api.schemas import BINARY, Schema, build_schemas, explain, name_request, refer
 from converter.core.template import Template
-from converter.errors import Fault, NotAcceptable, NotFound
+from converter.errors import Fault, IdempotencyMismatch, NotAcceptable, NotFound
 
 ABOUT = """Synchronous HTTP in front of an asynchronous diffusion engine such as ComfyUI.
 
@@ -143,6 +143,7 @@ def _describe_faults(status: int, kinds: Sequence[type[Fault]]) -> dict[str, Any
     headers = ["X-Request-Id"]
     headers += ["Retry-After"] * all(kind.retry == "later" for kind in kinds)
     headers += ["x-should-retry"] * any(kind.retry == "never" for kind in kinds)
+    headers += ["Idempotency-Replayed"] * (IdempotencyMismatch in kinds)
     return _problem(explain(kinds), {"allOf": [refer("Problem"), narrowed]}, headers, located=NotAcceptable in kinds)
 
 

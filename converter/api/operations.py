@@ -23,6 +23,7 @@ from converter.errors import (
     ExecutionFailed,
     Expired,
     Fault,
+    IdempotencyMismatch,
     IdInUse,
     InvalidInput,
     InvalidRequest,
@@ -78,6 +79,14 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         "schema": TEXT,
         "examples": {"async": {"value": "respond-async"}, "wait": {"value": "wait=10"}},
     },
+    "Idempotency-Key": {
+        "in": "header",
+        "description": "A name that the caller makes up for this request, in quotes or as a bare token: sent again, it "
+        "runs once. While the job goes on every caller of the key waits for it; what it ended with, 200 or 422, is "
+        "replayed for as long as the job is kept. Any other end frees the key. Known to this replica alone.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+        "examples": {"quoted": {"value": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}},
+    },
     "Last-Event-ID": {
         "in": "header",
         "description": "The id of the last event that was received: the stream goes on after it.",
@@ -92,6 +101,10 @@ HEADERS: Mapping[str, Mapping[str, Any]] = {
     "X-Request-Id": {"required": True, "description": "The caller's, or a new one.", "schema": TEXT},
     "X-Job-Id": {"description": "The job's id, where the body does not tell it.", "schema": TEXT},
     "Content-Disposition": {"description": "With the file's name, where the body is one file.", "schema": TEXT},
+    "Idempotency-Replayed": {
+        "description": "`true`: the job of this Idempotency-Key had ended before the request came.",
+        "schema": {"const": "true"},
+    },
     "Location": {"required": True, "description": "Where the job is.", "schema": TEXT},
     "Preference-Applied": {"required": True, "description": "The preference that was followed.", "schema": TEXT},
     "Retry-After": {
@@ -176,19 +189,21 @@ _MEDIA = {
 }
 
 _DONE = Answer(
-    "What the job made.", {"application/json": refer("Result"), **_MEDIA}, ("X-Job-Id", "Content-Disposition")
+    "What the job made.",
+    {"application/json": refer("Result"), **_MEDIA},
+    ("X-Job-Id", "Content-Disposition", "Idempotency-Replayed"),
 )
 _ACCEPTED = Answer(
     "The job goes on; its result will be at `Location`.",
     {"application/json": refer("Job")},
-    ("Location", "Preference-Applied"),
+    ("Location", "Preference-Applied", "Idempotency-Replayed"),
     ("show_job", "watch_job", "cancel_job"),
 )
 
 _REFUSALS = (QueueFull, Shed, DeadlineUnmeetable, Starting, Draining, EngineDown)
 _UNREADABLE = (InvalidRequest, NotAcceptable, RequestTimeout, TooLarge, UnsupportedMediaType)
 _FAILURES = (Canceled, InvalidWorkflow, InvalidInput, ExecutionFailed, EngineFailed, DeadlineExceeded, OutOfMemory)
-_WORK_FAULTS = (*_UNREADABLE, IdInUse, *_FAILURES, *_REFUSALS)
+_WORK_FAULTS = (*_UNREADABLE, IdInUse, IdempotencyMismatch, Expired, *_FAILURES, *_REFUSALS)
 
 _NATIVE: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/run"): Operation(
@@ -197,7 +212,7 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "Run a workflow",
         {200: _DONE, 202: _ACCEPTED},
         _NEGOTIATION,
-        parameters=("Prefer",),
+        parameters=("Prefer", "Idempotency-Key"),
         body=RunRequest,
         examples=_RUNS,
         faults=_WORK_FAULTS,
@@ -222,7 +237,7 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "Run a workflow that is here",
         {200: _DONE, 202: _ACCEPTED},
         _NEGOTIATION,
-        parameters=("name", "Prefer"),
+        parameters=("name", "Prefer", "Idempotency-Key"),
         body=TemplateRequest,
         faults=(NotFound, *_WORK_FAULTS),
     ),

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from converter.api.answers import REQUEST_ID, break_off, render
+from converter.api.answers import JOB_ID, REPLAYED, REQUEST_ID, break_off, render
 from converter.api.bodies import expect
 from converter.api.connections import Connection
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
@@ -36,6 +36,8 @@ def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web
         request[BEGUN] = True
         response.headers["X-Request-Id"] = request.get(REQUEST_ID) or uuid.uuid4().hex
         response.headers["Server"] = "converter"
+        if request.get(REPLAYED):
+            response.headers["Idempotency-Replayed"] = "true"
         if closing():
             response.force_close()
             response.headers["Connection"] = "close"  # aiohttp has decided on this header before the hook runs
@@ -63,7 +65,8 @@ async def _answer_always(request: web.Request, handler: Handler) -> web.StreamRe
         if log.isEnabledFor(logging.INFO):
             seconds = round(asyncio.get_running_loop().time() - begun, 4)
             fields = {"method": request.method, "path": request.path, "status": status, "seconds": seconds}
-            log.log(_level(request.path), "request", extra={**fields, "request": request[REQUEST_ID]})
+            about = {"job": request[JOB_ID]} if JOB_ID in request else {}
+            log.log(_level(request.path), "request", extra={**fields, **about, "request": request[REQUEST_ID]})
 
 
 def _level(path: str) -> int:

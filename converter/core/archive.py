@@ -2,11 +2,13 @@
 
 Lasting records (results that somebody will come back for) stay for a time and within a number of bytes; fleeting ones
 (results that were delivered) stay for the same time, the latest few of them. Of what is dropped the id is remembered
-for as long again. Invariant: the bounds hold after every call; a lasting record is dropped before its time only to
-keep within the bytes, oldest first.
+for as long again. A record may have a key beside its id, which goes with it. Invariant: the bounds hold after every
+call; a lasting record is dropped before its time only to keep within the bytes, oldest first; a key finds the record
+that was added with it last, or none.
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -27,6 +29,7 @@ class _Entry(Generic[R]):
     record: R
     size: int
     until: float
+    key: Hashable | None
 
 
 class Archive(Generic[R]):
@@ -38,13 +41,19 @@ class Archive(Generic[R]):
         self._lasting: OrderedDict[str, _Entry[R]] = OrderedDict()
         self._fleeting: OrderedDict[str, _Entry[R]] = OrderedDict()
         self._tombs: OrderedDict[str, float] = OrderedDict()
+        self._ids: dict[Hashable, str] = {}
         self._size = 0
 
-    def add(self, id: str, record: R, size: int, now: float, *, lasting: bool) -> None:
-        """Remember a record under an id that is not known; its outputs take `size` bytes."""
+    def add(self, id: str, record: R, size: int, now: float, *, lasting: bool, key: Hashable | None = None) -> None:
+        """Remember a record under its id, in place of one that is known; its outputs take `size` bytes."""
+        for shelf in (self._fleeting, self._lasting):
+            if id in shelf:
+                self._remove(shelf, id)
         self._tombs.pop(id, None)
         shelf = self._lasting if lasting else self._fleeting
-        shelf[id] = _Entry(record, size, now + self._seconds)
+        shelf[id] = _Entry(record, size, now + self._seconds, key)
+        if key is not None:
+            self._ids[key] = id
         self._size += size
         self._tidy(now)
 
@@ -53,6 +62,12 @@ class Archive(Generic[R]):
         self._tidy(now)
         entry = self._lasting.get(id) or self._fleeting.get(id)
         return entry.record if entry else None
+
+    def find_by_key(self, key: Hashable, now: float) -> R | None:
+        """The record of this key, if it is still there."""
+        self._tidy(now)
+        id = self._ids.get(key)
+        return None if id is None else self.find(id, now)
 
     def expired(self, id: str, now: float) -> bool:
         """Whether the last record of this id has been dropped."""
@@ -67,6 +82,12 @@ class Archive(Generic[R]):
             self._tombs.popitem(last=False)
 
     def _drop(self, shelf: "OrderedDict[str, _Entry[R]]", now: float) -> None:
-        id, entry = shelf.popitem(last=False)
-        self._size -= entry.size
+        id = next(iter(shelf))
+        self._remove(shelf, id)
         self._tombs[id] = now + self._seconds
+
+    def _remove(self, shelf: "OrderedDict[str, _Entry[R]]", id: str) -> None:
+        entry = shelf.pop(id)
+        self._size -= entry.size
+        if entry.key is not None and self._ids.get(entry.key) == id:
+            del self._ids[entry.key]

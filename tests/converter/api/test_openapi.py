@@ -43,7 +43,7 @@ CONTRACT = {
 }
 """Every code of the public contract, by status."""
 
-ANYWHERE = {"unauthorized", "forbidden", "method_not_allowed", "rate_limited", "internal", "idempotency_mismatch"}
+ANYWHERE = {"unauthorized", "forbidden", "method_not_allowed", "rate_limited", "internal"}
 """Codes that belong to no route."""
 
 
@@ -371,8 +371,9 @@ async def test_faults_of_workflows_are_as_described(engine: FakeEngine, caller: 
 async def test_faults_of_requests_are_as_described(caller: Caller, document: Document) -> None:
     two = two_pictures(1, 2)
     named = {"workflow": picture(1), "id": "named"}
-    assert (await caller.post("/v1/run", named)).status == 200
+    assert (await caller.post("/v1/run", named, Idempotency_Key="a")).status == 200
     replies = {
+        "idempotency_mismatch": await caller.post("/v1/run", {"workflow": picture(1)}, Idempotency_Key="a"),
         "invalid_request": await caller.ask("POST", "/v1/run", {"Content-Type": "application/json"}, data=b"{"),
         "unsupported_media_type": await caller.ask("POST", "/v1/run", {"Content-Type": "text/xml"}, data=b"<a/>"),
         "not_acceptable": await caller.run(two, {"Accept": "image/png"}),
@@ -387,6 +388,17 @@ async def test_faults_of_requests_are_as_described(caller: Caller, document: Doc
         reply = await caller.ask(method, path.format(id="nobody", name="nothing"))
         assert reply.code == "not_found"
         document.judge(method, path, reply)
+
+
+async def test_replays_are_as_described(caller: Caller, document: Document) -> None:
+    failing = passed_through("TestRaise", kind="ValueError")
+    requests = {"done": (picture(1), ""), "later": (picture(2), "respond-async"), "failed": (failing, "")}
+    for key, (graph, prefer) in requests.items():
+        for replayed in (None, "true"):
+            reply = await caller.run(graph, {"Idempotency-Key": key, "Prefer": prefer})
+            document.judge("POST", "/v1/run", reply)
+            assert reply.headers.get("Idempotency-Replayed") == replayed
+            await caller.until_empty()
 
 
 async def test_a_result_that_does_not_fit_is_named_where_it_is(caller: Caller, document: Document) -> None:

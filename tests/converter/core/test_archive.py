@@ -82,6 +82,28 @@ def test_an_id_that_is_used_again_is_not_expired_and_is_remembered_from_its_seco
     assert kept.expired("a", 1899.9)
 
 
+def test_a_key_finds_its_record_and_goes_with_it() -> None:
+    kept: Archive[str] = Archive(SECONDS, SIZE)
+    kept.add("a", "A", SIZE, 0.0, lasting=True, key=("", "first"))
+    assert kept.find_by_key(("", "first"), 0.0) == "A"
+    assert kept.find_by_key(("me", "first"), 0.0) is None
+    kept.add("b", "B", SIZE, 0.0, lasting=True, key=("", "second"))
+    assert kept.find_by_key(("", "first"), 0.0) is None, "there is no room for both"
+    assert kept.find_by_key(("", "second"), 599.9) == "B"
+    assert kept.find_by_key(("", "second"), 600.0) is None
+
+
+def test_a_key_that_is_given_again_is_the_younger_ones_and_an_id_that_is_has_its_key_no_more() -> None:
+    kept: Archive[str] = Archive(SECONDS, SIZE)
+    kept.add("a", "A", 0, 0.0, lasting=True, key="key")
+    kept.add("b", "B", 0, 100.0, lasting=True, key="key")
+    assert kept.find("a", 600.0) is None
+    assert kept.find_by_key("key", 600.0) == "B", "the elder's end is not its own"
+    kept.add("b", "again", 1, 600.0, lasting=False)
+    assert (kept.find("b", 600.0), kept.find_by_key("key", 600.0)) == ("again", None)
+    assert kept.find("b", 1000.0) == "again", "the record that was replaced does not end it early"
+
+
 @dataclass
 class Known:
     """What a test remembers of a record."""
@@ -89,6 +111,10 @@ class Known:
     size: int
     since: float
     lasting: bool
+    key: str | None = None
+
+
+KEYS = st.sampled_from([None, "a", "b"])
 
 
 class Schedule(RuleBasedStateMachine):
@@ -100,26 +126,28 @@ class Schedule(RuleBasedStateMachine):
         self.tombs, archive.TOMBS = archive.TOMBS, 5
         self.archive: Archive[str] = Archive(10.0, 4 * SIZE)
         self.known: dict[str, Known] = {}
+        self.keys: dict[str, str] = {}
         self.now = 0.0
         self.count = 0
 
     def teardown(self) -> None:
         archive.FLEETING, archive.TOMBS = self.fleeting, self.tombs
 
-    @rule(size=st.integers(0, 2 * SIZE), lasting=st.booleans())
-    def add(self, size: int, lasting: bool) -> None:
+    @rule(size=st.integers(0, 2 * SIZE), lasting=st.booleans(), key=KEYS)
+    def add(self, size: int, lasting: bool, key: str | None) -> None:
         self.count += 1
-        self.put(f"new {self.count}", size, lasting)
+        self.put(f"new {self.count}", size, lasting, key)
 
-    @rule(id=st.integers(1, 30).map(str), size=st.integers(0, SIZE), lasting=st.booleans())
-    def add_again(self, id: str, size: int, lasting: bool) -> None:
-        if self.archive.find(id, self.now) is None:
-            self.put(id, size, lasting)
+    @rule(id=st.integers(1, 30).map(str), size=st.integers(0, SIZE), lasting=st.booleans(), key=KEYS)
+    def add_again(self, id: str, size: int, lasting: bool, key: str | None) -> None:
+        self.put(id, size, lasting, key)
 
-    def put(self, id: str, size: int, lasting: bool) -> None:
+    def put(self, id: str, size: int, lasting: bool, key: str | None) -> None:
         self.known.pop(id, None)
-        self.known[id] = Known(size, self.now, lasting)
-        self.archive.add(id, id, size, self.now, lasting=lasting)
+        self.known[id] = Known(size, self.now, lasting, key)
+        if key is not None:
+            self.keys[key] = id
+        self.archive.add(id, id, size, self.now, lasting=lasting, key=key)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 9.9, 10.0, 25.0]))
     def wait(self, seconds: float) -> None:
@@ -140,6 +168,13 @@ class Schedule(RuleBasedStateMachine):
         assert sum(known.size for known in there.values()) <= 4 * SIZE
         assert sum(not known.lasting for known in there.values()) <= 3
         assert all(self.now - known.since < 10.0 for known in there.values())
+
+    @invariant()
+    def a_key_finds_the_last_record_that_has_it_or_none(self) -> None:
+        for key, id in self.keys.items():
+            there = self.archive.find(id, self.now) if self.known[id].key == key else None
+            assert self.archive.find_by_key(key, self.now) == there
+        assert len(self.archive._ids) <= len(self.keys)
 
     @invariant()
     def lasting_records_go_for_bytes_alone_and_the_oldest_first(self) -> None:

@@ -221,7 +221,7 @@ async def test_a_job_that_ends_before_anything_is_done_for_it_has_begun_nothing(
     async with converter(engine.url) as caller:
         order = Order("brief", loaded(data_uri(1)), timeout=10.0)
         with caller.replica.gate.knock() as ticket:
-            run = caller.replica.jobs.begin(order, ticket, kept=False)
+            run = caller.replica.jobs.begin(order, ticket, alone=False)
         run.leave(Canceled("at once"))
         with warnings.catch_warnings(record=True) as warned:
             await caller.until_empty()
