@@ -68,8 +68,12 @@ class Numbering:
 
     def _count(self, folder: Path, name: str) -> int:
         with self._changing:
-            latest = self._latest.pop((folder, name), None)
-            counter = 1 + (find_latest(folder, name) if latest is None else latest)
+            latest = self._latest.get((folder, name))
+        if latest is None:
+            # Without the lock: a folder of many files delays only those who save under a new prefix.
+            latest = find_latest(folder, name)
+        with self._changing:
+            counter = 1 + max(latest, self._latest.pop((folder, name), 0))
             self._latest[folder, name] = counter
             if len(self._latest) > _REMEMBERED:
                 self._latest.popitem(last=False)
