@@ -144,11 +144,6 @@ def parse_output_classes(body: bytes) -> frozenset[str]:
     return frozenset(name for name, info in classes.items() if isinstance(info, dict) and info.get("output_node"))
 
 
-def parse_object(body: bytes) -> Mapping[str, Any]:
-    """Any JSON object, as it is."""
-    return _mapping(load(body))
-
-
 def _accepted(document: Mapping[str, Any]) -> Accepted:
     prompt_id = _text_of(document, "prompt_id")
     if not prompt_id:

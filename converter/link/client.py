@@ -196,10 +196,6 @@ class EngineClient:
         """`GET /object_info`: the output classes. Slow where there are many models: it reads their directories."""
         return _read(answers.parse_output_classes, await self._ask("GET", self._at("/object_info"), None, timeout))
 
-    async def system_stats(self, *, timeout: float | None = None) -> Mapping[str, Any]:
-        """`GET /system_stats`, as it is. It proves that HTTP is served, not that the worker lives."""
-        return _read(answers.parse_object, await self._ask("GET", self._at("/system_stats"), None, timeout))
-
     async def _ask(self, method: Method, url: URL, data: bytes | FormData | None, timeout: float | None) -> bytes:
         """The body of a 200."""
         status, answer = await self._call(method, url, data, timeout)

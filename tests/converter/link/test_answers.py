@@ -26,7 +26,6 @@ PARSERS: list[Callable[[bytes], Any]] = [
     answers.parse_cancel,
     answers.parse_feature_answer,
     answers.parse_output_classes,
-    answers.parse_object,
 ]
 
 
