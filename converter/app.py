@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from converter.api.bodies import Bounds
 from converter.api.native import Native
 from converter.api.openapi import OpenApi
 from converter.api.probes import Probes
-from converter.api.server import listen, make_app
+from converter.api.server import Door, listen, make_app
 from converter.core import admission, readiness, signals
 from converter.core.restarts import Policy
 from converter.core.template import Template, TemplateError, parse
@@ -131,6 +131,8 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
     templates = _load_templates(settings.workflows_dir or WORKFLOWS)
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
+        with _listening(settings):  # first of all: an engine that is started in vain may cost minutes
+            door = await stack.enter_async_context(Door(settings.host, settings.port))
         url, command = _engine(settings, stack)
         client = await stack.enter_async_context(EngineClient(url, clock=loop.time))
         link = EngineLink(client, watch)
@@ -159,13 +161,20 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
         routes = [*native.routes(), *probes.routes()]
         openapi = OpenApi(routes, templates.values(), settings.public_url or "")
         app = make_app([*routes, *openapi.routes()], lambda: gate.closed)
-        try:
-            address = await stack.enter_async_context(listen(app, settings.host, settings.port, settings.keep_alive))
-        except OSError as error:
-            number = error.errno or 0
-            reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
-            raise CannotStart(f"can't listen on {settings.host}, port {settings.port}: {reason}") from None
+        with _listening(settings):
+            address = await stack.enter_async_context(listen(app, door, settings.keep_alive))
         yield Replica(gate, jobs, watch, address)
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[None]:
+    """Say in one line why there is no listening."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
+        raise CannotStart(f"can't listen on {settings.host}, port {settings.port}: {reason}") from None
 
 
 @asynccontextmanager

@@ -10,7 +10,8 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, cast
+from types import TracebackType
+from typing import Any, Self, cast
 
 from aiohttp import web
 
@@ -103,8 +104,38 @@ def _translate(error: web.HTTPException) -> Fault:
     return InvalidRequest([{"pointer": "", "detail": "the request can't be read"}])
 
 
+class Door:
+    """An address that is taken while this is entered, which raises OSError; nobody is served there before `open`."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: self._connect(), self._host, self._port, backlog=1024, start_serving=False
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def open(self, connect: Callable[[], asyncio.Protocol]) -> str:
+        """Take connections; the address. Raises OSError where somebody else was quicker."""
+        self._connect = connect
+        await self._listener.start_serving()
+        return _address(self._listener.sockets[0])
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+
 @asynccontextmanager
-async def listen(app: web.Application, host: str, port: int, keep_alive: float) -> AsyncIterator[str]:
+async def listen(app: web.Application, door: Door, keep_alive: float) -> AsyncIterator[str]:
     """Serve the application; the address at which it listens. A caller who leaves cancels its handler."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
@@ -113,9 +144,8 @@ async def listen(app: web.Application, host: str, port: int, keep_alive: float) 
         stack.push_async_callback(runner.cleanup)
         server = cast("web.Server", runner.server)  # there is one between setup and cleanup
         options: dict[str, Any] = {"loop": loop, "access_log": None, "keepalive_timeout": keep_alive}
-        listener = await loop.create_server(lambda: Connection(server, **options), host, port, backlog=1024)
-        stack.callback(listener.close)
-        yield _address(listener.sockets[0])
+        stack.callback(door.close)
+        yield await door.open(lambda: Connection(server, **options))
 
 
 def _address(sock: socket.socket) -> str:

@@ -51,6 +51,15 @@ def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     assert "Traceback" not in done.stderr
 
 
+async def test_no_engine_is_started_for_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        started = tmp_path / "started"
+        reason = await cannot_start(port=port, engine_command=f"touch {started}")
+    assert f"port {port}: Address already in use" in reason
+    assert not started.exists()
+
+
 async def test_an_address_that_there_is_not(engine: FakeEngine) -> None:
     assert "can't listen on nowhere.invalid, port 0: " in await cannot_start(
         engine_url=engine.url, host="nowhere.invalid"
