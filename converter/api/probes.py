@@ -59,7 +59,8 @@ class Probes:
         return web.json_response(self._body() | more)
 
     async def show_metrics(self, request: web.Request) -> web.Response:
-        """`GET /metrics`."""
+        """`GET /metrics`; the state is that of this moment, since time alone can change it."""
+        self._metrics.show_state(self._gate.view().state.value)
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     def _answer(self, *, ok: bool) -> web.Response:

@@ -3,8 +3,8 @@
 For the probes, for refusals, and for the supervisor, which restarts an engine that answers but has died inside.
 Leaves to others: reading the engine's queue, running the warm-up, counting tickets, restarting.
 
-Invariant: READY implies that a warm-up has completed since the engine last came up; ready implies a look at the
-engine's queue that is younger than `staleness`; once draining, for ever draining; once the restart budget is spent,
+Invariant: READY and BUSY imply that a warm-up has completed since the engine last came up, and a look at the engine's
+queue that is no older than `staleness`; once draining, for ever draining; once the restart budget is spent,
 never live again; from everything else there is a way back.
 """
 
@@ -204,13 +204,18 @@ class Readiness(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An answer for the probes. ready, live, started: whether `/readyz`, `/livez`, `/startupz` say 200."""
+    """An answer for the probes. ready, live, started: whether `/readyz`, `/livez`, `/startupz` say 200.
+
+    stale: nothing is wrong but the age of what is known. That sends load balancers elsewhere; who comes nevertheless is
+    admitted, since an engine that loads a model may keep silent for longer than that.
+    """
 
     state: State
     reason: str
     ready: bool
     live: bool
     started: bool
+    stale: bool = False
 
 
 def step(state: Readiness, event: Event, now: float) -> tuple[Readiness, tuple[Effect, ...]]:
@@ -249,16 +254,22 @@ def view(state: Readiness, now: float) -> View:
     fitness, reason = _examine(state, now)
     if fitness is not State.READY:
         return View(fitness, reason, False, live, state.started)
+    look = None if state.watch is None else state.watch.look
+    if look is None:
+        return View(State.STARTING, "the engine's queue has not been read yet", False, live, state.started, stale=True)
+    if now - look.at > state.limits.staleness:
+        reason = f"the engine's queue was last read {now - look.at:.1f} s ago"
+        return View(State.FAILED, reason, False, live, state.started, stale=True)
     if state.busy:
-        fitness = State.BUSY
         reason = f"{state.depth} orders are held; ready again at {state.limits.ready_at}"
-    stale = _staleness(state, now)
-    ready = stale is None and (not state.busy or state.limits.busy_is_ready)
-    return View(fitness, stale or reason, ready, live, state.started)
+        return View(State.BUSY, reason, state.limits.busy_is_ready, live, state.started)
+    return View(State.READY, reason, True, live, state.started)
 
 
 def refusal(seen: View) -> type[errors.Unavailable] | None:
     """The fault with which a new order is refused in this state; None leaves it to admission."""
+    if seen.stale:
+        return None
     match seen.state:
         case State.STARTING:
             return errors.Starting
@@ -363,14 +374,6 @@ def _blockade(watch: Watch, limits: Limits) -> str | None:
     if watch.look.at - watch.strangers_since <= limits.stranger_patience:
         return None
     return f"a prompt of another client has been running for {limits.stranger_patience:g} s"
-
-
-def _staleness(state: Readiness, now: float) -> str | None:
-    look = None if state.watch is None else state.watch.look
-    if look is None:
-        return "the engine's queue has not been read yet"
-    age = now - look.at
-    return f"the engine's queue was last read {age:.1f} s ago" if age > state.limits.staleness else None
 
 
 def _tell(state: Readiness, now: float) -> tuple[Readiness, tuple[Effect, ...]]:

@@ -149,6 +149,8 @@ def test_what_is_known_grows_stale(clock: Clock, gate: Gate) -> None:
     assert gate.view().ready
     clock.now += 2.1
     assert not gate.view().ready
+    with gate.knock() as ticket:  # an engine that is silent for a moment refuses nobody
+        ticket.apply(0, 10.0)
     gate.observe(readiness.Looked(clock.now, (), (), (), ()))
     assert gate.view().ready
 

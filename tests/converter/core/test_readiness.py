@@ -112,6 +112,7 @@ class TestStarting:
         assert (replica.view.state, replica.view.reason) == (State.FAILED, "no such checkpoint")
         assert not replica.view.started
         replica.tell(WarmedUp())
+        replica.look()
         assert replica.view.state is State.READY
 
     def test_a_warm_up_that_fails_later_closes(self, warm: Replica) -> None:
@@ -182,14 +183,23 @@ class TestStaleness:
     def test_without_a_look_it_is_not_ready(self) -> None:
         replica = Replica()
         replica.tell(EngineUp("one"), WarmedUp())
-        assert replica.view == View(State.READY, "the engine's queue has not been read yet", False, True, True)
+        reason = "the engine's queue has not been read yet"
+        assert replica.view == View(State.STARTING, reason, False, True, True, stale=True)
 
-    def test_what_is_too_old_is_not_ready_and_says_so(self, warm: Replica) -> None:
+    def test_what_is_too_old_has_failed_and_says_so_but_refuses_nobody(self, warm: Replica) -> None:
         assert warm.wait(2.0).view.ready
-        assert warm.wait(0.2).view == View(State.READY, "the engine's queue was last read 2.2 s ago", False, True, True)
-        assert warm.tell(Tick()) == []
+        reason = "the engine's queue was last read 2.2 s ago"
+        assert warm.wait(0.2).view == View(State.FAILED, reason, False, True, True, stale=True)
+        assert refusal(warm.view) is None
+        assert warm.tell(Tick()) == [StateChanged(State.READY, State.FAILED, reason)], "its turns go on"
         warm.look()
-        assert warm.view.ready
+        assert (warm.view.state, warm.view.ready) == (State.READY, True)
+
+    def test_a_busy_one_is_stale_all_the_same(self, warm: Replica) -> None:
+        warm.tell(Depth(9))
+        assert warm.wait(2.1).view.state is State.FAILED
+        warm.look()
+        assert warm.view.state is State.BUSY
 
     def test_the_age_counts_from_when_it_was_asked(self, warm: Replica) -> None:
         warm.wait(5.0).tell(Looked(warm.now - 2.5))
@@ -218,7 +228,7 @@ class TestDepth:
     def test_busy_may_count_as_ready(self) -> None:
         replica = Replica(replace(LIMITS, busy_is_ready=True))
         replica.tell(EngineUp("one"), WarmedUp(), Depth(4))
-        assert (replica.view.state, replica.view.ready) == (State.BUSY, False)
+        assert (replica.view.state, replica.view.ready) == (State.STARTING, False)
         replica.look()
         assert (replica.view.state, replica.view.ready) == (State.BUSY, True)
         assert not replica.wait(3.0).view.ready
@@ -281,14 +291,14 @@ class TestStalls:
 
     def test_one_look_is_not_a_span_however_long_ago(self, warm: Replica) -> None:
         warm.look(pending="a")
-        assert warm.wait(9.0).tell(Tick()) == []
-        assert warm.look() == []
+        assert [type(effect) for effect in warm.wait(9.0).tell(Tick())] == [StateChanged], "it is only stale"
+        assert [type(effect) for effect in warm.look()] == [StateChanged]
 
     def test_silence(self, warm: Replica) -> None:
-        assert warm.wait(10.0).tell(Tick()) == []
+        assert [type(effect) for effect in warm.wait(10.0).tell(Tick())] == [StateChanged], "it is only stale"
         reason = "the engine has not answered for 10 s"
         assert warm.wait(0.1).view.reason == reason
-        assert warm.tell(Tick())[1:] == [Closed(), Stalled(reason)]
+        assert warm.tell(Tick()) == [Closed(), Stalled(reason)]
         assert warm.look() == [StateChanged(State.FAILED, State.READY, "the engine is up and warm"), Opened()]
 
     def test_a_sign_of_life_breaks_the_silence(self, warm: Replica) -> None:
@@ -315,6 +325,7 @@ class TestStalls:
     def test_a_restart_ends_it_and_the_next_engine_s_is_another(self, warm: Replica) -> None:
         warm.watch(11, ours="a")
         warm.tell(EngineDown("killed"), EngineUp("two"), WarmedUp())
+        warm.look()
         assert warm.view.state is State.READY
         warm.watch(11, ours="b")
         assert len(warm.stalls) == 2
@@ -596,14 +607,17 @@ class AnySchedule(RuleBasedStateMachine):
         seen = view(self.state, self.now)
         busy = self.model.busy(self.limits)
         expected = self.model.fitness(self.limits, self.now)
-        fit = expected is State.READY
+        fit, fresh = expected is State.READY, self.model.fresh(self.limits, self.now)
         if fit and busy:
             expected = State.BUSY
+        if fit and not fresh:
+            expected = State.FAILED if self.model.looks(self.model.life() or []) else State.STARTING
         if self.model.all(DrainStarted):
             expected, fit = State.DRAINING, False
         assert seen.state is expected
+        assert seen.stale is (fit and not fresh)
         takes_more = self.limits.busy_is_ready or not busy
-        assert seen.ready is (fit and takes_more and self.model.fresh(self.limits, self.now))
+        assert seen.ready is (fit and takes_more and fresh)
         assert seen.live is not self.model.all(BudgetSpent)
         assert seen.started is self.model.started()
         assert seen.reason

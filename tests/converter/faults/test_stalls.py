@@ -1,5 +1,6 @@
 """Engines that answer and do nothing: FAILED with the reason, and back by themselves; silence alone is no stall."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -97,11 +98,12 @@ async def test_a_long_prompt_whose_socket_was_lost_is_no_stall(engine: FakeEngin
         reads = len(engine.asked("GET", "/queue"))
 
         def observe() -> bool:
-            states.add(caller.state)
+            view = caller.replica.gate.view()
+            states.add("slow" if view.stale else view.state.value)
             return len(engine.asked("GET", "/queue")) > reads + 10
 
         await caller.until(observe)
-        assert states == {"READY"}
+        assert states - {"slow"} == {"READY"}
         engine.release()
         assert (await running).colors == [0x123456]
 
@@ -114,20 +116,34 @@ async def test_a_long_prompt_of_a_stranger_is_no_stall(engine: FakeEngine) -> No
         waiting = caller.start(picture(1))
         reads = len(engine.asked("GET", "/queue"))
         await engine.until(lambda: len(engine.asked("GET", "/queue")) > reads + 10)
-        assert caller.state == "READY"
+        assert caller.state == "READY" or caller.replica.gate.view().stale
         engine.release()
         assert (await waiting).colors == [1]
         assert not engine.interrupts
 
 
-async def test_an_engine_that_does_not_answer_is_not_ready(engine: FakeEngine) -> None:
-    async with converter(engine.url, staleness=0.6, stall_patience=1.5) as caller:
+def shown_state(metrics: str) -> str:
+    """The state that `/metrics` tells."""
+    [state] = re.findall(r'^converter_state\{state="(\w+)"\} 1\.0$', metrics, re.MULTILINE)
+    return str(state)
+
+
+async def test_an_engine_that_does_not_answer_is_not_ready_wherever_one_looks(engine: FakeEngine) -> None:
+    async with converter(engine.url, staleness=0.6, stall_patience=3.0) as caller:
         engine.faults.held_path = "/queue"
         await caller.until(lambda: not caller.ready)
-        assert "last read" in await reason(caller)
-        await caller.until(lambda: caller.state == "FAILED")
-        assert "has not answered" in await reason(caller)
+        for path, status in (("/readyz", 503), ("/v2/health/ready", 503), ("/status", 200)):
+            probe = await caller.get(path)
+            assert (probe.status, probe.document["state"]) == (status, "FAILED")
+            assert "last read" in probe.document["reason"]
+        assert shown_state((await caller.get("/metrics")).body.decode()) == "FAILED"
+        assert (await caller.get("/livez")).status == 200
+        patient = caller.start(picture(1))  # a short silence refuses nobody
+        await engine.until(lambda: len(engine.posted_prompts) == 2)
+        await caller.until(lambda: "has not answered" in caller.replica.gate.view().reason)
+        assert (await caller.run(picture(2))).code == "engine_down"
         engine.faults.held_path = ""
         engine.release()
         await caller.until_ready()
-        assert (await caller.run(picture(1))).colors == [1]
+        assert (await patient).colors == [1]
+        assert shown_state((await caller.get("/metrics")).body.decode()) == "READY"
