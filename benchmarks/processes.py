@@ -81,12 +81,12 @@ class NotStarted(Exception):
 
 
 @asynccontextmanager
-async def run_engine() -> AsyncIterator[Engine]:
-    """The embedded engine, in a folder of its own that is removed."""
+async def run_engine(*flags: str) -> AsyncIterator[Engine]:
+    """The embedded engine with its demo model and `flags`, in a folder of its own that is removed."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     with TemporaryDirectory(prefix="benchmark-") as folder:
-        command = ("-m", "engine", "--port", str(port), "--base-dir", folder, "--test-nodes")
+        command = ("-m", "engine", "--port", str(port), "--base-dir", folder, "--test-nodes", "--demo", *flags)
         with _child(command) as process:
             await _wait_for(f"{url}/system_stats", process)
             yield Engine(url, Path(folder) / "output")

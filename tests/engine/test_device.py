@@ -321,9 +321,10 @@ def test_a_course_that_raises_fails_alone() -> None:
         yield Company([], 1)
         raise KeyError("mine")
 
-    def fall() -> Generator[Company, int, int]:
-        raise KeyError("before it began")
-        yield Company([], 1)
+    def fall(refused: bool) -> Generator[Company, int, int]:
+        if refused:
+            raise KeyError("before it began")
+        return (yield Company([], 1))
 
     with Device() as device:
         hold = hold_back(device)
@@ -334,7 +335,7 @@ def test_a_course_that_raises_fails_alone() -> None:
             bad.result(DEADLINE)
         assert good.result(DEADLINE) == 6
         with pytest.raises(KeyError, match="before it began"):
-            device.follow(fall(), lambda work, answer: None)
+            device.follow(fall(True), lambda work, answer: None)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -57,7 +58,9 @@ class Gate:
 class Bench:
     """An executor with everything it needs, and all that it sends."""
 
-    def __init__(self, folders: Folders, **options: Any) -> None:
+    def __init__(
+        self, folders: Folders, services: Mapping[type, object] = MappingProxyType({}), **options: Any
+    ) -> None:
         self.folders = folders
         self.gate = Gate()
         self.registry = {**list_nodes(tests=True), "Gate": self.gate.node}
@@ -69,7 +72,7 @@ class Bench:
             self.registry,
             folders,
             self.sent.put,
-            services={Numbering: Numbering()},
+            services={Numbering: Numbering(), **services},
             unload=self.unload,
             on_end=self.ended.set,
             **options,

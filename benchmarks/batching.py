@@ -1,0 +1,125 @@
+"""`python -m benchmarks.batching`: what shared forward passes bring, beside the same engine with one prompt at a time.
+
+Two engines, one that runs prompts at once and one that does not, take turns in one run. This process is the load; it
+asks for pictures of the model `demo` at the default settings of the template `txt2img`. Leaves the clients to
+`clients`. Invariant: both engines are asked for the same pictures in the same order of arrival.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import count
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from benchmarks.clients import Bare, open_bare
+from benchmarks.load import Slot, load, percentile
+from benchmarks.processes import run_engine
+from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out
+from benchmarks.workflows import Graph
+
+CALLERS = (1, 2, 4, 8, 16)
+LONG, SHORT = 50, 4
+"""Steps of the requests that are always there and of those that come in between."""
+
+_WORKFLOW = Path(__file__).parent.parent / "workflows" / "txt2img.json"
+_seeds = count(1)
+
+
+def draw(steps: int | None = None) -> Graph:
+    """The template's workflow with a seed that was not there before, and a text of its own."""
+    graph: dict[str, Any] = json.loads(_WORKFLOW.read_text(encoding="utf-8"))
+    seed = next(_seeds)
+    graph["3"]["inputs"]["seed"] = seed
+    graph["6"]["inputs"]["text"] = f"a red circle on a white background, {seed}"
+    if steps is not None:
+        graph["3"]["inputs"]["steps"] = steps
+    return graph
+
+
+async def measure_throughput(batched: Bare, serial: Bare, rounds: int, seconds: float) -> list[Finding]:
+    """Pictures a second and latencies at each number of callers, as ratios of neighbouring slots."""
+    findings = []
+    for callers in CALLERS:
+        pairs: list[tuple[Slot, Slot]] = []
+        for number in range(rounds):
+            order = (batched, serial) if number % 2 == 0 else (serial, batched)
+            slots = {client: await load(client, draw, callers, seconds) for client in order}
+            pairs.append((slots[batched], slots[serial]))
+        goal = AtLeast(1.3) if callers == 8 else AtLeast(1.0)
+        gains = [ours.throughput / theirs.throughput for ours, theirs in pairs]
+        part = f"{callers} at once"
+        findings.append(Finding(part, "pictures a second", median(gains), "x serial", goal, gains))
+        for name, slots_of in (("batched", [pair[0] for pair in pairs]), ("serial", [pair[1] for pair in pairs])):
+            latencies = [latency for slot in slots_of for latency in slot.latencies]
+            findings.append(Finding(part, f"{name}: pictures", median(s.throughput for s in slots_of), "a second"))
+            findings.append(Finding(part, f"{name}: p50", percentile(latencies, 0.5), "s"))
+            findings.append(Finding(part, f"{name}: p95", percentile(latencies, 0.95), "s"))
+    return findings
+
+
+async def measure_fairness(batched: Bare, serial: Bare, seconds: float) -> list[Finding]:
+    """The latency of short requests while two callers never stop asking for long ones."""
+    waits = {}
+    for name, client in (("batched", batched), ("serial", serial)):
+        latencies: list[float] = []
+        end = perf_counter() + seconds
+
+        async def keep_busy(client: Bare = client, end: float = end) -> None:
+            while perf_counter() < end:
+                await client.run(draw(LONG))
+
+        async def ask_briefly(client: Bare = client, end: float = end, latencies: list[float] = latencies) -> None:
+            while (asked := perf_counter()) < end:
+                await client.run(draw(SHORT))
+                latencies.append(perf_counter() - asked)
+
+        async with asyncio.TaskGroup() as group:
+            for task in (keep_busy, keep_busy, ask_briefly):
+                group.create_task(task())
+        waits[name] = percentile(latencies, 0.95)
+    part = f"{SHORT} steps among {LONG}"
+    return [
+        Finding(part, "p95", waits["batched"] / waits["serial"], "x serial", AtMost(1 / 3)),
+        *(Finding(part, f"{name}: p95", wait, "s") for name, wait in waits.items()),
+    ]
+
+
+async def _measure(options: argparse.Namespace) -> list[Finding]:
+    flags = options.flags
+    async with AsyncExitStack() as stack:
+        clients = []
+        for more in ((), ("--concurrency", "1")):
+            engine = await stack.enter_async_context(run_engine(*flags, *more))
+            client = await stack.enter_async_context(open_bare(engine.url))
+            await client.run(draw())  # loads the model
+            clients.append(client)
+        batched, serial = clients
+        findings = await measure_throughput(batched, serial, options.rounds, options.seconds)
+        return findings + await measure_fairness(batched, serial, 4 * options.seconds)
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure and print. Returns the exit status, which does not depend on what was found."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.batching", description="Measure shared passes.")
+    parser.add_argument("--rounds", type=int, default=3, help="in which the two engines take turns (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each slot (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there")
+    parser.add_argument("flags", nargs="*", metavar="-- FLAG", help="flags of both engines, such as --device cuda")
+    options = parser.parse_args(words)
+    machine = describe_machine()
+    findings = asyncio.run(_measure(options))
+    print("\n".join(lay_out(findings)))
+    if options.json is not None:
+        document = {"machine": machine, "findings": [finding.document() for finding in findings]}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
