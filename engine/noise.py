@@ -5,6 +5,7 @@ Invariant: the noise of an item depends on its own seed and shape alone, drawn o
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,3 +24,28 @@ def seed_items(seed: int, indices: Iterable[int]) -> list[torch.Generator]:
 def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
     """Standard normal noise [len(generators), *shape], row i drawn from generator i alone, in float32."""
     return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators])
+
+
+@dataclass(slots=True, eq=False)
+class Path:
+    """Noise for steps that ask twice: over the way to the middle of a step, then over the whole way, in turn.
+
+    Both are standard normal, and hang together as the ways of one Brownian motion do whose clock is sigma. k-diffusion
+    grows a tree of it, which answers for any two levels; where only these are asked for, this costs a fiftieth.
+    """
+
+    generators: Sequence[torch.Generator]
+    shape: Sequence[int]  # of an item
+    half: Tensor | None = None
+    middle: Tensor | None = None
+
+    def __call__(self, high: Tensor, low: Tensor) -> Tensor:
+        """Noise [len(generators), *shape] over the way from sigma `high` down to `low`."""
+        fresh = draw_noise(self.generators, self.shape)
+        if self.half is None or self.middle is None:
+            self.half, self.middle = fresh, low
+            return fresh
+        share = (high - self.middle) / (high - low)
+        whole = share.sqrt() * self.half + (1 - share).sqrt() * fresh
+        self.half = self.middle = None
+        return whole

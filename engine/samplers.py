@@ -6,7 +6,7 @@ Invariant: importing this module imports neither torch nor diffusers, so that na
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,20 @@ class Sampler:
     build: Callable[..., Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     preserves_variance: bool = False  # steps on latents of unit variance, else on signal plus sigma times noise
-    evaluations: int = 1  # for each step but the last, which needs one
-    stochastic: bool = False
+    second: Literal["end", "middle"] | None = None  # where a step asks again, unless it leads to 0; middle in log sigma
+    noise: Literal["drawn", "path"] | None = None  # drawn by the scheduler, or given to it as a `noise.Path`
+    floor: float = 0.0  # the level that stands in for 0
+    skips_last_level: bool = False  # ComfyUI leaves out the level before 0, where a high order makes it worse
+
+    @property
+    def evaluations(self) -> int:
+        """Questions for each step but one that leads to 0, which asks one."""
+        return 1 if self.second is None else 2
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps add noise."""
+        return self.noise is not None
 
 
 def _build_euler(**options: Any) -> Any:
@@ -38,10 +50,41 @@ def _build_heun(**options: Any) -> Any:
     return HeunDiscreteScheduler(**options)
 
 
+def _build_dpm_2(**options: Any) -> Any:
+    from diffusers.schedulers.scheduling_k_dpm_2_discrete import KDPM2DiscreteScheduler
+
+    return _build_bare(KDPM2DiscreteScheduler, options)
+
+
+def _build_dpm_sde(**options: Any) -> Any:
+    from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler
+
+    return _build_bare(DPMSolverSDEScheduler, options)
+
+
+def _build_bare(kind: type[Any], options: Mapping[str, Any]) -> Any:
+    """A scheduler of a kind whose constructor lays out a whole training run, without that.
+
+    What it lays out is replaced anyway, takes up to half a second, and calls numpy in a way that numpy has deprecated.
+    """
+    import torch
+
+    def set_timesteps(scheduler: Any, *_: object) -> None:
+        scheduler.sigmas, scheduler.sample, scheduler.mid_point_sigma = torch.empty(0), None, None
+
+    return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps})(**options)
+
+
 def _build_dpm_multistep(**options: Any) -> Any:
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     return DPMSolverMultistepScheduler(**options)
+
+
+def _build_unipc(**options: Any) -> Any:
+    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+    return UniPCMultistepScheduler(**options)
 
 
 def _build_lcm(**options: Any) -> Any:
@@ -54,17 +97,31 @@ SAMPLERS: Mapping[str, Sampler] = {
     # Algorithm 2 of Karras et al. 2022 without churn, which ComfyUI has off as well.
     "euler": Sampler(_build_euler),
     # The same split of a step into one down and one up by fresh noise, eta 1.
-    "euler_ancestral": Sampler(_build_euler_ancestral, stochastic=True),
+    "euler_ancestral": Sampler(_build_euler_ancestral, noise="drawn"),
     # The trapezoid rule with an Euler step to zero, Algorithm 1 of Karras et al. 2022.
-    "heun": Sampler(_build_heun, evaluations=2),
+    "heun": Sampler(_build_heun, second="end"),
+    # DPM-Solver-2 of Lu et al. 2022 in sigma: the midpoint rule, its middle taken in log sigma. No churn, as above.
+    "dpm_2": Sampler(_build_dpm_2, second="middle", skips_last_level=True),
+    # DPM-Solver++ (stochastic), eta 1; k-diffusion grows a Brownian tree for its noise, so seeds give other pictures
+    # there. The singlestep scheduler could do it without torchsde, but draws the noise of a half step as if it were no
+    # part of the whole, which leaves an error of first order in the variance.
+    "dpmpp_sde": Sampler(_build_dpm_sde, second="middle", noise="path"),
     # DPM-Solver++(2M) in its midpoint form and of first order into zero, as k-diffusion has it.
     "dpmpp_2m": Sampler(_build_dpm_multistep, {"algorithm_type": "dpmsolver++"}, preserves_variance=True),
     # The same with noise, eta 1; k-diffusion draws it from a Brownian tree, so seeds give other pictures there.
     "dpmpp_2m_sde": Sampler(
-        _build_dpm_multistep, {"algorithm_type": "sde-dpmsolver++"}, preserves_variance=True, stochastic=True
+        _build_dpm_multistep, {"algorithm_type": "sde-dpmsolver++"}, preserves_variance=True, noise="drawn"
+    ),
+    # UniPC of third order with B1, as ComfyUI sets it: B1 grows without limit towards 0, so that a run ends just above.
+    "uni_pc": Sampler(
+        _build_unipc,
+        {"solver_order": 3, "solver_type": "bh1"},
+        preserves_variance=True,
+        floor=0.001,
+        skips_last_level=True,
     ),
     # ComfyUI's ddim is its euler: the two are one integrator when no noise is added. DDIMScheduler knows no sigmas.
     "ddim": Sampler(_build_euler),
     # Predict the end, add noise of the next level; whole training steps only, on which its boundary condition rests.
-    "lcm": Sampler(_build_lcm, preserves_variance=True, stochastic=True),
+    "lcm": Sampler(_build_lcm, preserves_variance=True, noise="drawn"),
 }

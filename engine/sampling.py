@@ -8,13 +8,14 @@ influences another.
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from engine.noise import draw_noise
+from engine.noise import Path, draw_noise
 from engine.samplers import SAMPLERS, Sampler
 from engine.schedules import Levels, NoiseSchedule
 
@@ -53,10 +54,21 @@ class Evaluation:
             return self.latent * scale - self.sigma * prediction
         return (self.latent - self.sigma * prediction) / scale
 
+    def predict(self, finished: Tensor) -> Tensor:
+        """The answer that lets expect `finished`."""
+        scale = math.hypot(self.sigma, 1)
+        if self.prediction_type == "epsilon":
+            return (self.latent * scale - finished) / self.sigma
+        return (self.latent - finished * scale) / self.sigma
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampling:
-    """One run. `latent` [batch, channels, height, width] is in the model's scale; each item has its generator."""
+    """One run. `latent` [batch, channels, height, width] is in the model's scale; each item has its generator.
+
+    Where `mask` [batch, 1, height, width] is 0 the latent is kept, where it is 1 drawn, in between mixed.
+    Without `adds_noise` the latent has the noise of the first sigma already.
+    """
 
     latent: Tensor
     generators: Sequence[torch.Generator]
@@ -65,13 +77,16 @@ class Sampling:
     schedule: NoiseSchedule
     prediction_type: PredictionType
     guidance: Guidance
+    mask: Tensor | None = None
+    adds_noise: bool = True
 
 
 def sample(run: Sampling) -> Generator[Evaluation, Tensor, Tensor]:
     """Yield evaluations, take their predictions, return the finished latent [batch, channels, height, width].
 
-    A run without sigmas returns its latent as it is, as ComfyUI does where `denoise` is 0. Raises ValueError for a
-    sampler that is not in SAMPLERS, FloatingPointError when a prediction is not finite.
+    A run whose sigmas end above 0 returns a latent with noise of the last of them. One without steps returns its latent
+    as it is, as ComfyUI does where `denoise` is 0. Raises ValueError for a sampler that is not in SAMPLERS,
+    FloatingPointError when a prediction is not finite.
     """
     if run.sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {run.sampler!r}: it is one of {', '.join(SAMPLERS)}")
@@ -79,55 +94,101 @@ def sample(run: Sampling) -> Generator[Evaluation, Tensor, Tensor]:
     steps = len(run.sigmas) - 1
     if steps < 1:
         return run.latent
-    scheduler = _arrange(sampler, run)
-    latent = _add_noise(sampler, run)
-    options = {"generator": list(run.generators)} if sampler.stochastic else {}
-    for index, timestep in enumerate(scheduler.timesteps):
-        evaluation = Evaluation(
+    noise = _draw_noise(run)
+    latent = _start(sampler, run, noise)
+    levels = _list_levels(sampler, run)
+    scheduler = _arrange(sampler, run, levels)
+    options = {"generator": list(run.generators)} if sampler.noise == "drawn" else {}
+    for index, sigma in enumerate(levels[: steps * sampler.evaluations]):
+        timestep = scheduler.timesteps[index]
+        own = Evaluation(
             latent=scheduler.scale_model_input(latent, timestep),
             timestep=int(timestep),
             guidance=run.guidance,
-            sigma=float(scheduler.sigmas[index]),
+            sigma=float(sigma),
             prediction_type=run.prediction_type,
             step=index // sampler.evaluations + 1,
             steps=steps,
-            completes=(index + 1) % sampler.evaluations == 0 or index + 1 == len(scheduler.timesteps),
+            completes=(index + 1) % sampler.evaluations == 0 or index + 1 == len(levels),
         )
-        prediction = yield evaluation
+        asked = own if run.mask is None else _show_kept(own, run.mask, run.latent, noise)
+        prediction = yield asked
         if not bool(torch.isfinite(prediction).all()):
-            raise FloatingPointError(f"the model's prediction in step {evaluation.step} is not finite")
+            raise FloatingPointError(f"the model's prediction in step {own.step} is not finite")
+        if run.mask is not None:
+            prediction = own.predict(torch.lerp(run.latent, asked.estimate(prediction), run.mask))
         latent = scheduler.step(prediction, timestep, latent, return_dict=False, **options)[0]
-    return latent
+    return _finish(sampler, run, latent)
 
 
-def _arrange(sampler: Sampler, run: Sampling) -> Any:
+def _show_kept(own: Evaluation, mask: Tensor, kept: Tensor, noise: Tensor) -> Evaluation:
+    """The question with what is kept, under the noise that the run began with, in place of what the sampler has there.
+
+    ComfyUI 0.3.64 asks so: around the mask the model sees what it would see if that were drawn as well.
+    """
+    noisy = (kept + noise * own.sigma) / math.hypot(own.sigma, 1)
+    return replace(own, latent=torch.lerp(noisy, own.latent, mask))
+
+
+def _extend(run: Sampling) -> Levels:
+    """The run's sigmas and on to 0: to a scheduler, one that stops before is the beginning of one that does not."""
+    return run.sigmas if run.sigmas[-1] == 0 else np.append(run.sigmas, 0.0)
+
+
+def _list_levels(sampler: Sampler, run: Sampling) -> Levels:
+    """The noise level of each question, up to 0."""
+    sigmas = _extend(run)
+    if sampler.second is None:
+        return sigmas[:-1]
+    seconds = sigmas[1:] if sampler.second == "end" else np.sqrt(sigmas[:-1] * sigmas[1:])
+    return np.column_stack([sigmas[:-1], seconds]).ravel()[:-1]
+
+
+def _arrange(sampler: Sampler, run: Sampling, levels: Levels) -> Any:
     """A scheduler that visits exactly the run's sigmas.
 
     They are laid into a fresh scheduler: its own spacings know neither ComfyUI's nor the tail of a run that `denoise`
     asks for, and most schedulers take no sigmas as an argument.
     """
-    sigmas = torch.tensor(run.sigmas.copy(), dtype=torch.float32)
-    times = torch.from_numpy(run.schedule.find_steps(run.sigmas[:-1]))
+    sigmas = torch.tensor(_extend(run).clip(min=sampler.floor), dtype=torch.float32)
+    times = torch.from_numpy(run.schedule.find_steps(levels))
     scheduler = sampler.build(
         num_train_timesteps=len(run.schedule.sigmas), prediction_type=run.prediction_type, **sampler.options
     )
     repeat = sampler.evaluations
     scheduler.num_inference_steps = len(times)
     scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(repeat), sigmas[-1:]])
+    # What KDPM2DiscreteScheduler reads beside them; DPMSolverSDEScheduler finds the middles by itself.
+    scheduler.sigmas_interpol = (sigmas[:-1] * sigmas[1:]).sqrt().repeat_interleave(repeat)
     # Whole steps as indices for schedulers that look noise levels up by time, where 0 would mean "already clean" to the
     # boundary condition of consistency models; as floats for the others, which refuse whole numbers as likely mistakes.
-    times = times.clamp(min=1) if sampler.preserves_variance else times.to(torch.float32)
-    scheduler.timesteps = torch.cat([times[:1], times[1:].repeat_interleave(repeat)])
+    scheduler.timesteps = times.clamp(min=1) if sampler.preserves_variance else times.to(torch.float32)
     scheduler.alphas_cumprod = torch.tensor(run.schedule.alphas_cumprod, dtype=torch.float32)
     scheduler.set_begin_index(0)
+    if sampler.noise == "path":
+        scheduler.noise_sampler = Path(run.generators, run.latent.shape[1:])
     return scheduler
 
 
-def _add_noise(sampler: Sampler, run: Sampling) -> Tensor:
+def _draw_noise(run: Sampling) -> Tensor:
+    noise = draw_noise(run.generators, run.latent.shape[1:])
+    # Drawn in any case: else the steps would add what an earlier run of the same seed has put into the latent.
+    return noise if run.adds_noise else torch.zeros_like(noise)
+
+
+def _start(sampler: Sampler, run: Sampling, noise: Tensor) -> Tensor:
     """The latent that the run starts from, with noise of its first sigma."""
     sigma = float(run.sigmas[0])
     # At the model's last level a latent is noise alone in the eyes of the model, so that the two add up as if it were.
     whole = sigma >= float(run.schedule.sigmas[-1]) * (1 - 1e-5)
-    noise = draw_noise(run.generators, run.latent.shape[1:])
     noisy = run.latent + noise * (math.hypot(sigma, 1) if whole else sigma)
     return noisy / math.hypot(sigma, 1) if sampler.preserves_variance else noisy
+
+
+def _finish(sampler: Sampler, run: Sampling, latent: Tensor) -> Tensor:
+    """What the steps have led to, as signal plus noise; what was to be kept is to the bit what it was."""
+    sigma = float(run.sigmas[-1])
+    finished = latent * math.hypot(sigma, 1) if sampler.preserves_variance else latent
+    if run.mask is None or sigma > 0:
+        return finished
+    return torch.where(run.mask == 0, run.latent, finished)

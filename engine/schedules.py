@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Levels = NDArray[np.float64]
 
 _KARRAS_RHO = 7.0  # Karras et al. 2022, section 5: the best of those that they tried
+_BETA = 0.6  # both parameters of the beta distribution; Lee et al. 2024 and ComfyUI 0.3.64
 _FULL_DENOISE = 0.9999  # ComfyUI 0.3.64 takes what is above for 1
 
 
@@ -71,26 +72,61 @@ def _space_exponential(schedule: NoiseSchedule, steps: int) -> Levels:
     return np.geomspace(schedule.sigmas[-1], schedule.sigmas[0], steps)
 
 
+def _space_ddim_uniform(schedule: NoiseSchedule, steps: int) -> Levels:
+    # Whole strides from training step 1: up to a stride below the most noise, and more levels than steps where the
+    # stride was rounded down.
+    return schedule.sigmas[1 :: max(1, len(schedule.sigmas) // steps)][::-1]
+
+
+def _space_beta(schedule: NoiseSchedule, steps: int) -> Levels:
+    from scipy.special import betaincinv  # here, since loading it takes time that names do not need
+
+    quantiles: Levels = betaincinv(_BETA, _BETA, 1 - np.linspace(0, 1, steps, endpoint=False))
+    return schedule.sigmas[np.rint(quantiles * schedule.last).astype(np.int64)]
+
+
 SCHEDULERS: Mapping[str, Callable[[NoiseSchedule, int], Levels]] = {
     "normal": _space_normal,
     "karras": _space_karras,
     "exponential": _space_exponential,
     "simple": _space_simple,
     "sgm_uniform": _space_sgm_uniform,
+    "ddim_uniform": _space_ddim_uniform,
+    "beta": _space_beta,
 }
 
 
-def space_sigmas(schedule: NoiseSchedule, scheduler: str, steps: int, denoise: float = 1.0) -> Levels:
-    """The `steps + 1` falling noise levels of a run, 0 at its end; none at all where `denoise` is 0.
+def space_sigmas(
+    schedule: NoiseSchedule, scheduler: str, steps: int, denoise: float = 1.0, *, skip_last: bool = False
+) -> Levels:
+    """The falling noise levels of a run, 0 at its end; none at all where `denoise` is 0.
 
-    Below 1, `denoise` takes the last `steps` of a longer run of `steps / denoise`, as ComfyUI 0.3.64 does, so that a
-    run starts from less noise and keeps more of the picture. Levels that would be visited twice, because more steps are
-    planned than the model was trained on, are visited once. Raises ValueError for a scheduler not in SCHEDULERS.
+    They are `steps + 1`, but for schedulers that can't have as many. Below 1, `denoise` takes the last `steps` of a
+    longer run of `steps / denoise`, as ComfyUI 0.3.64 does, so that a run starts from less noise and keeps more of the
+    picture. With `skip_last` one more is planned and the level before 0 left out. Levels that would be visited twice,
+    because more steps are planned than the model was trained on, are visited once. Raises ValueError for a scheduler
+    not in SCHEDULERS.
     """
     if scheduler not in SCHEDULERS:
         raise ValueError(f"unknown scheduler {scheduler!r}: it is one of {', '.join(SCHEDULERS)}")
     if denoise <= 0:
         return np.empty(0)
-    planned = steps if denoise > _FULL_DENOISE else math.floor(steps / denoise)
-    sigmas = np.append(SCHEDULERS[scheduler](schedule, planned), 0.0)[-(steps + 1) :]
+    whole = denoise > _FULL_DENOISE
+    planned = steps if whole else math.floor(steps / denoise)
+    levels = (
+        SCHEDULERS[scheduler](schedule, planned + 1)[:-1] if skip_last else SCHEDULERS[scheduler](schedule, planned)
+    )
+    sigmas = np.append(levels if whole else levels[-steps:], 0.0)
     return np.flip(np.unique(sigmas))
+
+
+def cut_sigmas(sigmas: Levels, start: int, end: int, *, finish: bool) -> Levels:
+    """The levels of the steps from `start` up to `end`, counted from 0; both may lie beyond the last.
+
+    With `finish`, a part that ends before the run does goes on to 0 in its last step. Fewer than two levels are left
+    where there is nothing to do.
+    """
+    part = sigmas[: end + 1].copy()
+    if finish and len(part):
+        part[-1] = 0.0
+    return part[start:]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.noise import draw_noise, seed_items
+from engine.noise import Path, draw_noise, seed_items
 
 SHAPE = (4, 8, 8)
 SEEDS = st.integers(0, 2**64 - 1)
@@ -35,3 +35,17 @@ def test_noise_is_standard_normal() -> None:
     noise = draw_noise(seed_items(0, range(64)), (4, 32, 32))
     assert float(noise.mean()) == pytest.approx(0, abs=0.01)
     assert float(noise.std()) == pytest.approx(1, abs=0.01)
+
+
+@given(ratio=st.floats(1.01, 30), share=st.floats(0.1, 0.9))
+def test_a_path_hangs_together_over_a_step_and_not_over_two(ratio: float, share: float) -> None:
+    high, low = torch.tensor(10.0), torch.tensor(10.0 / ratio)
+    middle = high ** (1 - share) * low**share
+    path = Path(seed_items(0, range(4)), (64, 64))
+    half, whole, later = path(high, middle), path(high, low), path(low, low / 2)
+    for noise in (half, whole, later):
+        assert float(noise.mean()) == pytest.approx(0, abs=0.05)
+        assert float(noise.std()) == pytest.approx(1, abs=0.05)
+    expected = float((high - middle) / (high - low)) ** 0.5
+    assert float((half * whole).mean()) == pytest.approx(expected, abs=0.05)
+    assert float((whole * later).mean()) == pytest.approx(0, abs=0.05)
