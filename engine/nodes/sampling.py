@@ -1,11 +1,12 @@
-"""Sampling: the node that draws.
+"""Sampling: the nodes that draw.
 
-For: ComfyUI's KSampler. Leaves how a run goes to `sampling` and the network to the device; here the two are brought
-together, with progress, previews and the chance to stop after each step.
+For: ComfyUI's KSampler and KSamplerAdvanced. Leaves how a run goes to `sampling` and the network to the device; here
+the two are brought together, with progress, previews and the chance to stop after each step.
 Invariant: an interrupted run asks the device for nothing more than the evaluation under way.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,13 +15,13 @@ from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes.spec import Context, Input, Node, Output, Preview
 from engine.samplers import SAMPLERS
-from engine.schedules import SCHEDULERS, space_sigmas
+from engine.schedules import SCHEDULERS, Levels, cut_sigmas, space_sigmas
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.pipelines import Denoiser, Prediction
-    from engine.sampling import Sampling
+    from engine.sampling import Guidance, Sampling
 
 _AHEAD = 16  # steps that the device may be ahead of what is told of them
 
@@ -41,23 +42,73 @@ def draw(
     denoise: float,
 ) -> tuple[object, ...]:
     """The denoised latents. Raises InterruptError within a step, ModelError, OutOfMemoryError, FloatingPointError."""
+    from engine.sampling import Guidance
+
+    sigmas = _space(context, model, sampler_name, scheduler, steps, denoise)
+    guidance = Guidance(positive, negative, cfg)
+    return (_sample(context, model, sampler_name, sigmas, guidance, latent_image, seed),)
+
+
+def draw_part(
+    context: Context,
+    model: Handle,
+    add_noise: str,
+    noise_seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: "Tensor",
+    negative: "Tensor",
+    latent_image: Latent,
+    start_at_step: int,
+    end_at_step: int,
+    return_with_leftover_noise: str,
+) -> tuple[object, ...]:
+    """The latents after some of a run's steps. Raises what `draw` raises."""
+    from engine.sampling import Guidance
+
+    whole = _space(context, model, sampler_name, scheduler, steps)
+    sigmas = cut_sigmas(whole, start_at_step, end_at_step, finish=return_with_leftover_noise != "enable")
+    guidance = Guidance(positive, negative, cfg)
+    adds_noise = add_noise != "disable"
+    return (_sample(context, model, sampler_name, sigmas, guidance, latent_image, noise_seed, adds_noise=adds_noise),)
+
+
+def _space(context: Context, model: Handle, sampler: str, scheduler: str, steps: int, denoise: float = 1.0) -> Levels:
+    schedule = context.service(Models).denoiser(model).schedule
+    return space_sigmas(schedule, scheduler, steps, denoise, skip_last=SAMPLERS[sampler].skips_last_level)
+
+
+def _sample(
+    context: Context,
+    model: Handle,
+    sampler: str,
+    sigmas: Levels,
+    guidance: "Guidance",
+    latent: Latent,
+    seed: int,
+    *,
+    adds_noise: bool = True,
+) -> Latent:
     from engine.noise import seed_items
-    from engine.sampling import Guidance, Sampling
+    from engine.sampling import Sampling
 
     denoiser = context.service(Models).denoiser(model)
-    channels = latent_image.samples.shape[1]
+    channels = latent.samples.shape[1]
     if channels != denoiser.channels:
         raise ValueError(f"the latent has {channels} channels and the model needs {denoiser.channels}")
     run = Sampling(
-        latent=latent_image.samples * denoiser.scale,
-        generators=seed_items(seed, latent_image.indices),
-        sampler=sampler_name,
-        sigmas=space_sigmas(denoiser.schedule, scheduler, steps, denoise),
+        latent=latent.samples * denoiser.scale,
+        generators=seed_items(seed, latent.indices),
+        sampler=sampler,
+        sigmas=sigmas,
         schedule=denoiser.schedule,
         prediction_type=denoiser.prediction_type,
-        guidance=Guidance(positive, negative, cfg),
+        guidance=guidance,
+        adds_noise=adds_noise,
     )
-    return (Latent(_carry_out(context, model, denoiser, run) / denoiser.scale, latent_image.indices),)
+    return replace(latent, samples=_carry_out(context, model, denoiser, run) / denoiser.scale)
 
 
 def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Sampling") -> "Tensor":
@@ -92,40 +143,46 @@ def _offer(steps: "Queue[Step]", step: Step) -> None:
                 steps.get_nowait()
 
 
+_SEED = Input(
+    "INT",
+    {
+        "default": 0,
+        "min": 0,
+        "max": 0xFFFFFFFFFFFFFFFF,
+        "control_after_generate": True,
+        "tooltip": "Where the noise comes from: the same seed gives the same picture.",
+    },
+)
+_RUN = {
+    "steps": Input("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "How many steps to take."}),
+    "cfg": Input(
+        "FLOAT",
+        {
+            "default": 8.0,
+            "min": 0.0,
+            "max": 100.0,
+            "step": 0.1,
+            "round": 0.01,
+            "tooltip": "How closely to follow the prompt.",
+        },
+    ),
+    "sampler_name": Input(choices=tuple(SAMPLERS), options={"tooltip": "How to get from a step to the next."}),
+    "scheduler": Input(choices=tuple(SCHEDULERS), options={"tooltip": "How much noise each step removes."}),
+    "positive": Input("CONDITIONING", {"tooltip": "What to draw."}),
+    "negative": Input("CONDITIONING", {"tooltip": "What to avoid."}),
+    "latent_image": Input("LATENT", {"tooltip": "What to start from."}),
+}
+_MODEL = Input("MODEL", {"tooltip": "The model that predicts the noise."})
+
 NODES = (
     Node(
         class_type="KSampler",
         function=draw,
         category="sampling",
         required={
-            "model": Input("MODEL", {"tooltip": "The model that predicts the noise."}),
-            "seed": Input(
-                "INT",
-                {
-                    "default": 0,
-                    "min": 0,
-                    "max": 0xFFFFFFFFFFFFFFFF,
-                    "control_after_generate": True,
-                    "tooltip": "Where the noise comes from: the same seed gives the same picture.",
-                },
-            ),
-            "steps": Input("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "How many steps to take."}),
-            "cfg": Input(
-                "FLOAT",
-                {
-                    "default": 8.0,
-                    "min": 0.0,
-                    "max": 100.0,
-                    "step": 0.1,
-                    "round": 0.01,
-                    "tooltip": "How closely to follow the prompt.",
-                },
-            ),
-            "sampler_name": Input(choices=tuple(SAMPLERS), options={"tooltip": "How to get from a step to the next."}),
-            "scheduler": Input(choices=tuple(SCHEDULERS), options={"tooltip": "How much noise each step removes."}),
-            "positive": Input("CONDITIONING", {"tooltip": "What to draw."}),
-            "negative": Input("CONDITIONING", {"tooltip": "What to avoid."}),
-            "latent_image": Input("LATENT", {"tooltip": "What to start from."}),
+            "model": _MODEL,
+            "seed": _SEED,
+            **_RUN,
             "denoise": Input(
                 "FLOAT",
                 {
@@ -140,5 +197,22 @@ NODES = (
         outputs=(Output("LATENT", tooltip="The denoised latents."),),
         display_name="KSampler",
         description="Draws by removing noise from latents, guided by the conditionings.",
+    ),
+    Node(
+        class_type="KSamplerAdvanced",
+        function=draw_part,
+        category="sampling",
+        required={
+            "model": _MODEL,
+            "add_noise": Input(choices=("enable", "disable")),
+            "noise_seed": _SEED,
+            **_RUN,
+            "start_at_step": Input("INT", {"default": 0, "min": 0, "max": 10000}),
+            "end_at_step": Input("INT", {"default": 10000, "min": 0, "max": 10000}),
+            "return_with_leftover_noise": Input(choices=("disable", "enable")),
+        },
+        outputs=(Output("LATENT"),),
+        display_name="KSampler (Advanced)",
+        description="Takes some of the steps of a run, so that another node can take the others.",
     ),
 )

@@ -183,6 +183,64 @@ def test_an_interrupted_run_asks_for_no_further_step(checkpoints: Path) -> None:
     assert context.noted < 500
 
 
+def draw_part(context: RecordingContext, latent: Latent, **changes: object) -> Latent:
+    """KSamplerAdvanced on what `draw` draws."""
+    node = NODES["KSamplerAdvanced"]
+    defaults = {name: node.required[name].options.get("default") for name in ("start_at_step", "end_at_step")}
+    inputs = {"add_noise": "enable", "noise_seed": 5, "return_with_leftover_noise": "disable", **defaults}
+    common = {
+        "model": Handle("tiny", "model"),
+        "steps": 6,
+        "cfg": 8.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "positive": call(context, "CLIPTextEncode", text="a red circle", clip=Handle("tiny", "clip")),
+        "negative": call(context, "CLIPTextEncode", text="", clip=Handle("tiny", "clip")),
+        "latent_image": latent,
+    }
+    return cast("Latent", call(context, "KSamplerAdvanced", **{**common, **inputs, **changes}))
+
+
+@pytest.mark.parametrize("middle", [1, 4])
+@pytest.mark.parametrize("scheduler", ["normal", "karras"])
+def test_two_parts_of_a_run_draw_what_the_whole_draws(context: RecordingContext, scheduler: str, middle: int) -> None:
+    empty = call(context, "EmptyLatentImage", width=64, height=64, batch_size=2)
+    whole = draw(context, empty, steps=6, scheduler=scheduler)
+    context.reports.clear()
+    first = draw_part(
+        context, empty, scheduler=scheduler, end_at_step=middle, return_with_leftover_noise="enable", add_noise="enable"
+    )
+    assert [value for value, _, _ in context.reports] == list(range(1, middle + 1))
+    second = draw_part(context, first, scheduler=scheduler, start_at_step=middle, add_noise="disable", noise_seed=77)
+    assert differ(second.samples, whole.samples) <= 1e-4
+    assert list(second.indices) == [0, 1]
+
+
+def test_a_whole_run_in_one_part_is_a_run(context: RecordingContext) -> None:
+    empty = call(context, "EmptyLatentImage", width=64, height=64, batch_size=1)
+    for sampler in ("dpmpp_2m", "dpm_2", "euler_ancestral"):
+        drawn, part = (
+            draw(context, empty, steps=6, sampler_name=sampler),
+            draw_part(context, empty, sampler_name=sampler),
+        )
+        assert torch.equal(drawn.samples, part.samples)
+
+
+def test_a_part_that_ends_early_without_leftover_noise_goes_all_the_way_in_its_last_step(
+    context: RecordingContext,
+) -> None:
+    empty = call(context, "EmptyLatentImage", width=64, height=64, batch_size=1)
+    part = draw_part(context, empty, scheduler="simple", end_at_step=1)
+    assert torch.equal(part.samples, draw(context, empty, scheduler="simple", steps=1).samples)
+
+
+def test_a_part_beyond_the_last_step_leaves_the_latent_as_it_is(context: RecordingContext) -> None:
+    latent = Latent.of(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
+    for start, end in ((6, 10000), (3, 2)):
+        part = draw_part(context, latent, start_at_step=start, end_at_step=end)
+        assert torch.allclose(part.samples, latent.samples)
+
+
 def test_the_lower_denoise_the_more_of_a_picture_is_kept(context: RecordingContext) -> None:
     picture = np.random.default_rng(0).random((1, 64, 64, 3), dtype=np.float32)
     latent = call(context, "VAEEncode", pixels=picture, vae=Handle("tiny", "vae"))
@@ -240,6 +298,10 @@ def test_limits_are_comfyuis() -> None:
     assert limits(sampler, "steps") == (20, 1, 10000, None)
     assert limits(sampler, "cfg") == (8.0, 0.0, 100.0, 0.1)
     assert limits(sampler, "denoise") == (1.0, 0.0, 1.0, 0.01)
+    advanced = NODES["KSamplerAdvanced"]
+    assert limits(advanced, "noise_seed") == (0, 0, 2**64 - 1, None)
+    assert limits(advanced, "start_at_step") == (0, 0, 10000, None)
+    assert limits(advanced, "end_at_step") == (10000, 0, 10000, None)
     assert limits(empty, "width") == limits(empty, "height") == (512, 16, 16384, 8)
     assert limits(empty, "batch_size") == (1, 1, 4096, None)
     assert limits(NODES["RepeatLatentBatch"], "amount") == (1, 1, 64, None)
