@@ -221,6 +221,10 @@ class Run:
         """The engine to which the prompt was given is gone."""
         self.feed(evidence.EngineGone())
 
+    def endangered(self) -> None:
+        """An interrupt that is meant for another prompt may hit ours."""
+        self.feed(deeds.Endangered())
+
     def glance(self, view: QueueView) -> None:
         """A read of the engine's whole queue."""
         self.feed(view)

@@ -72,6 +72,11 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Endangered:
+    """An interrupt that is meant for another prompt is on its way, and may hit this one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Collected:
     """The outputs are held, or open for streaming."""
 
@@ -110,6 +115,7 @@ Event = (
     | Unreached
     | InstanceChecked
     | Withdrawn
+    | Endangered
     | Collected
     | FileGone
     | CollectionFailed

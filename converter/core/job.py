@@ -24,6 +24,7 @@ from converter.core.deeds import (
     Delivered,
     Depart,
     Effects,
+    Endangered,
     Event,
     FileGone,
     FreeMemory,
@@ -96,8 +97,8 @@ class Job(NamedTuple):
 
     attempt: prompts that may have reached the engine, at most `max_attempts`, and one more that is `fresh`. turn: a
     place at the engine is held. alone: its next prompt, or this one, is the only one of ours at the engine; kills:
-    engines that died under it while it was. wanted: output nodes without which a success is in doubt. withdrawing: an
-    order to let go of the prompt is under way.
+    engines that died under it while it was. wanted: output nodes without which a success is in doubt. endangered: an
+    interrupt of ours may have hit its prompt by mistake. withdrawing: an order to let go of the prompt is under way.
     """
 
     phase: Phase
@@ -111,6 +112,7 @@ class Job(NamedTuple):
     kills: int = 0
     wanted: frozenset[str] = frozenset()
     prompt: Evidence | None = None
+    endangered: bool = False
     outcome: Outcome | None = None
     withdrawing: bool = False
     withdraw_at: float | None = None
@@ -185,6 +187,8 @@ def _follow(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
             return job, effects + more
         case Unreached() if unanswered:
             return _requeue(job._replace(attempt=job.attempt - 1), now, alone=False)
+        case Endangered():
+            return job._replace(endangered=True), ()
     return _weigh(job, event, now)
 
 
@@ -219,6 +223,8 @@ def _conclude(job: Job, verdict: Verdict, now: float) -> tuple[Job, Effects]:
             fault = _fault(failure)
             job, effects = _end(job, fault, now)
             return job, (*effects, FreeMemory()) if isinstance(fault, OutOfMemory) else effects
+        case Stopped() if job.endangered and job.attempt < job.max_attempts + job.fresh:
+            return _requeue(job, now, alone=False)
         case Stopped():
             return _end(job, Canceled("the prompt was interrupted at the engine by someone else"), now)
         case Vanished() if job.prompt is not None and job.prompt.gone:
@@ -265,7 +271,7 @@ def _requeue(job: Job, now: float, *, alone: bool, crashed: bool = False) -> tup
     """Wait for another turn. One that has to be alone stays so: it was near a death whose cause is not known."""
     held: Effects = (LetGo(None),) if job.turn else ()
     alone = alone or job.alone
-    job = _enter(job, Phase.WAITING, now)._replace(turn=False, prompt=None, alone=alone)
+    job = _enter(job, Phase.WAITING, now)._replace(turn=False, prompt=None, endangered=False, alone=alone)
     return job, (*held, Requeue(alone, crashed))
 
 

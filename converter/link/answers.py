@@ -7,6 +7,7 @@ broken answer cannot be mistaken for "not there".
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,6 +143,14 @@ def parse_output_classes(body: bytes) -> frozenset[str]:
     """`GET /object_info`: the classes of nodes that are outputs."""
     classes = _mapping(load(body))
     return frozenset(name for name, info in classes.items() if isinstance(info, dict) and info.get("output_node"))
+
+
+def parse_version(body: bytes) -> tuple[int, ...]:
+    """`GET /system_stats`: the numbers of ComfyUI's version, as far as they are numbers."""
+    system = _mapping(load(body)).get("system")
+    version = system.get("comfyui_version") if isinstance(system, dict) else None
+    found = re.match(r"v?([0-9]{1,6}(?:\.[0-9]{1,6}){0,3})", version) if isinstance(version, str) else None
+    return tuple(map(int, found[1].split("."))) if found else ()
 
 
 def _accepted(document: Mapping[str, Any]) -> Accepted:

@@ -192,6 +192,10 @@ class EngineClient:
         status, answer = await self._call("GET", url, None, timeout)
         return Features() if status == 404 else _read(answers.parse_feature_answer, _expect(status, url, answer))
 
+    async def version(self, *, timeout: float | None = None) -> tuple[int, ...]:
+        """`GET /system_stats`: the engine's version; empty where it tells none, or none that can be compared."""
+        return _read(answers.parse_version, await self._ask("GET", self._at("/system_stats"), None, timeout))
+
     async def object_info(self, *, timeout: float | None = None) -> frozenset[str]:
         """`GET /object_info`: the output classes. Slow where there are many models: it reads their directories."""
         return _read(answers.parse_output_classes, await self._ask("GET", self._at("/object_info"), None, timeout))

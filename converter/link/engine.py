@@ -14,6 +14,9 @@ from converter.link.session import Session
 
 log = logging.getLogger(__name__)
 
+HEEDS_IDS = (0, 3, 64)
+"""The first version of ComfyUI that was seen to heed the prompt id of an interrupt; older ones stop whatever runs."""
+
 
 class Follower(Protocol):
     """Who is told about one prompt; on the loop, so every method is quick and raises nothing."""
@@ -38,6 +41,9 @@ class Follower(Protocol):
 
     def engine_gone(self) -> None:
         """The engine to which the prompt was given is gone."""
+
+    def endangered(self) -> None:
+        """An interrupt that is meant for another prompt may hit this one."""
 
 
 class Listener(Protocol):
@@ -65,6 +71,8 @@ class EngineLink:
         self._heard_by: dict[str, str | None] = {}
         self._session: Session | None = None
         self._cancels = True
+        self._heeds_ids: bool | None = None
+        self._interrupting = 0
 
     @property
     def prompts(self) -> Collection[str]:
@@ -79,6 +87,8 @@ class EngineLink:
         """Tell the follower about the prompt, from here on."""
         self._followers[prompt_id] = follower
         self._heard_by[prompt_id] = self.client_id
+        if self._interrupting:
+            follower.endangered()
 
     def forget(self, prompt_id: str | None) -> None:
         """Nobody follows the prompt any more."""
@@ -103,7 +113,7 @@ class EngineLink:
 
     def engine_gone(self) -> None:
         """Tell every follower that the engine is gone with all that it knew."""
-        self._cancels = True
+        self._cancels, self._heeds_ids = True, None
         for follower in list(self._followers.values()):
             follower.engine_gone()
 
@@ -115,7 +125,10 @@ class EngineLink:
     async def withdraw(self, prompt_id: str) -> None:
         """Make the engine let go of one prompt, pending or running, and of no other; raises LinkError.
 
-        Newer ComfyUI cancels in one step. Older: pending ones are deleted, running ones interrupted by their id.
+        Newer ComfyUI cancels in one step. Older: a pending one is deleted, a running one interrupted by its id. Between
+        ComfyUI's check of that id and its flag the prompt may end, and the flag hits the one after it. So nothing is
+        interrupted while a stranger's prompt is next, and ours are told that they may be hit. An engine that heeds no
+        id would stop whatever runs by then: there a running prompt is left to its end.
         """
         if self._cancels and await self.client.cancel(prompt_id) is not None:
             return
@@ -123,8 +136,29 @@ class EngineLink:
         view = await self.client.queue()
         if prompt_id in view.pending:
             await self.client.delete(prompt_id)
-        elif prompt_id in view.running:
+        elif prompt_id in view.running and self._are_ours(view.pending) and await self._heeds():
+            await self._interrupt(prompt_id)
+
+    def _are_ours(self, prompts: Collection[str]) -> bool:
+        return all(prompt_id in self._followers or prompt_id in self.departed for prompt_id in prompts)
+
+    async def _heeds(self) -> bool:
+        """Whether the engine heeds the prompt id of an interrupt; asked once for each start of it."""
+        if self._heeds_ids is None:
+            self._heeds_ids = await self.client.version() >= HEEDS_IDS
+            if not self._heeds_ids:
+                log.warning("this engine can't interrupt a prompt by its id: running ones are left to their end")
+        return self._heeds_ids
+
+    async def _interrupt(self, prompt_id: str) -> None:
+        self._interrupting += 1
+        try:
+            for other, follower in list(self._followers.items()):
+                if other != prompt_id:
+                    follower.endangered()
             await self.client.interrupt(prompt_id)
+        finally:
+            self._interrupting -= 1
 
     async def free_memory(self) -> None:
         """Make the engine unload its models and empty its cache, once the running prompt is done."""

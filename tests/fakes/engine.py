@@ -61,7 +61,7 @@ class FakeEngine:
     def __init__(self, *, faults: Faults | None = None, version: str = "0.3.64", port: int = 0) -> None:
         self.faults = faults or Faults()
         self.version = version
-        self.recent = version != "0.3.64"
+        self.recent = tuple(map(int, version.split("."))) > (0, 3, 64)
         """Whether it behaves as the versions of 2026."""
         self.port = port
         self.requests: list[Asked] = []
@@ -87,6 +87,7 @@ class FakeEngine:
         self.prompts = Prompts()
         self.sockets = Sockets(self.faults, self._changes)
         self._run: Execution | None = None
+        self._strays = False
         self.world = World(self.faults, self.folders, self.sockets, self.gate, Cache(), asyncio.Event())
 
     # ---- its life
@@ -229,6 +230,9 @@ class FakeEngine:
     def interrupt(self, prompt_id: str | None = None) -> None:
         """Sets the flag of whatever runs, or of that prompt if it runs. It is cleared when a prompt starts."""
         if self._run is not None and prompt_id in (None, self._run.prompt_id):
+            if prompt_id is not None and self.faults.take("stray_interrupt"):
+                self._strays = True
+                return
             self._run.interrupted = True
             self._changes.notify()
 
@@ -264,6 +268,10 @@ class FakeEngine:
     def holds_request(self, request: web.Request) -> bool:
         """Whether a fault makes the request wait."""
         return bool(self.faults.held_path) and _path(request).startswith(self.faults.held_path)
+
+    def breaks_request(self, request: web.Request) -> bool:
+        """Whether a fault makes the request fail."""
+        return bool(self.faults.broken_path) and _path(request).startswith(self.faults.broken_path)
 
     async def serve_socket(self, request: web.Request) -> web.WebSocketResponse:
         """ComfyUI's greeting: the queue's length, and the node that runs if the prompt is this client's."""
@@ -320,6 +328,7 @@ class FakeEngine:
     async def _run_prompt(self, item: Item) -> None:
         _, prompt_id, prompt, extra_data, outputs = item
         run = self._run = Execution(self.world, prompt_id, prompt, extra_data, outputs)
+        run.interrupted, self._strays = self._strays, False
         self.executed_prompts.append(prompt_id)
         self._send_status()
         if self.faults.dead_worker == "running":
@@ -328,6 +337,8 @@ class FakeEngine:
         await asyncio.sleep(self.faults.late_history)
         status = {"status_str": "success" if success else "error", "completed": success, "messages": run.messages}
         self.prompts.finish(status, run.ui, keep=not self.faults.take("missing_history"))
+        if self.faults.take("evicted_history"):
+            self.prompts.history.clear()
         self._run = None
         self._send_status()
         if run.client_id is not None:

@@ -58,8 +58,14 @@ class Faults:
     """The next N files announce ten bytes more than they have."""
     view_truncated: int = 0
     """The next N files break off in the middle."""
+    broken_path: str = ""
+    """Requests to paths that begin so are noted and answered 500."""
+    evicted_history: int = 0
+    """After the next N finished prompts all records are gone, theirs too."""
     ignore_prompt_id_on_interrupt: bool = False
     """`/interrupt` with a prompt id stops whatever runs, as older versions do."""
+    stray_interrupt: int = 0
+    """The next N interrupts by id hit the prompt after the one that they name: check and flag are two steps."""
 
     def take(self, name: str) -> bool:
         """Whether the counting fault `name` strikes here; counts it down."""

@@ -80,6 +80,8 @@ class Routes:
                 body = raw
         self._engine.note_request(request, body)
         await self._engine.until(lambda: not self._engine.holds_request(request))
+        if self._engine.breaks_request(request):
+            return web.Response(status=500, text=TROUBLE)
         try:
             return await handler(request)
         except (TypeError, KeyError, AttributeError, ValueError):

@@ -230,6 +230,38 @@ async def test_an_old_engine_interrupts_whatever_runs() -> None:
         assert engine.interrupts == ["another"]
 
 
+async def test_an_interrupt_may_hit_the_prompt_after_the_one_that_it_names() -> None:
+    async with FakeEngine(faults=Faults(stray_interrupt=1)) as engine, talk(engine.url) as talker:
+        engine.hold()
+        named = await talker.submit(image_graph(1))
+        await engine.until_held(named)
+        following = await talker.submit(image_graph(2))
+        await talker.tell("/interrupt", {"prompt_id": named})
+        engine.release()
+        assert labels(await talker.follow(named)) == FRESH
+        assert "execution_interrupted" in labels(await talker.follow(following))
+
+
+async def test_a_path_may_be_broken_and_the_others_are_not() -> None:
+    async with FakeEngine(faults=Faults(broken_path="/history")) as engine, talk(engine.url) as talker:
+        await talker.run(image_graph(1))
+        async with aiohttp.ClientSession() as session:
+            for path in ("/history", "/api/history/x"):
+                async with session.get(f"{engine.url}{path}") as response:
+                    assert response.status == 500
+            async with session.get(f"{engine.url}/queue") as response:
+                assert response.status == 200
+
+
+async def test_records_may_be_evicted_as_soon_as_they_are_written() -> None:
+    async with FakeEngine() as engine, talk(engine.url) as talker:
+        first, _ = await talker.run(image_graph(1))
+        engine.faults.evicted_history = 1
+        second, _ = await talker.run(image_graph(2))
+        await engine.until_idle()
+        assert not engine.prompts.history.keys() & {first, second}
+
+
 async def test_an_interrupt_by_id_hits_only_that_prompt() -> None:
     async with FakeEngine() as engine, talk(engine.url) as talker:
         engine.hold()

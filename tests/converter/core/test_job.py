@@ -16,6 +16,7 @@ from converter.core.deeds import (
     Delivered,
     Depart,
     Effect,
+    Endangered,
     Event,
     FileGone,
     FreeMemory,
@@ -56,6 +57,7 @@ from converter.core.job import WITHDRAWAL, Phase
 
 UI = {"images": [{"filename": "a.png"}]}
 RECORD = Record(True, {"1": UI}, ("1",))
+INTERRUPTED = Record(False, {}, interrupted=True)
 RAN: tuple[Event, ...] = (Began(), Executed("1", UI), RanWell())
 TURN = Turn("p", listening=True)
 CANCELED = errors.Canceled("by request")
@@ -528,13 +530,35 @@ def test_a_success_that_comes_first_ends_the_job_as_it_was_answered() -> None:
     assert life.fault is CANCELED
 
 
+def interrupt(life: Life) -> list[Effect]:
+    """The prompt is interrupted, and its record says so."""
+    life.tell(Interrupted(None), Released())
+    return life.see(record=INTERRUPTED)
+
+
+def test_one_of_ours_that_our_own_interrupt_hit_is_run_again() -> None:
+    life = running(max_attempts=2)
+    assert life.tell(Endangered()) == []
+    assert interrupt(life) == [LetGo(None), Requeue(alone=False)]
+    assert not life.state.endangered
+    life.tell(Turn("q", listening=True), Accepted(), Began(), Endangered())
+    interrupt(life)
+    assert isinstance(life.fault, errors.Canceled), "not for ever"
+
+
+def test_one_that_somebody_else_interrupts_is_not_run_again() -> None:
+    life = running(max_attempts=2)
+    assert interrupt(life)[-2:] == CLOSED
+    assert isinstance(life.fault, errors.Canceled)
+
+
 FITTING: Mapping[str, tuple[Life, Container[type[Event]]]] = {
     "staging": (Life(stages=True), {Staged, StagingFailed}),
     "waiting": (Life(), {Turn}),
     "checking": (checking(Accepted()), {InstanceChecked, EngineGone}),
     "collecting": (collecting(), {Collected, FileGone, CollectionFailed, EngineGone, Unreached}),
     "delivering": (delivering(), {Delivered}),
-    "queued": (queued(), {Unanswered, SocketLost, EngineGone, Alive, Began, QueueView}),
+    "queued": (queued(), {Unanswered, SocketLost, EngineGone, Alive, Began, QueueView, Endangered}),
 }
 EVENTS: list[Event] = [Staged(), StagingFailed(REFUSED), TURN, InstanceChecked(same=True), EngineGone(), Collected()]
 EVENTS += [
@@ -547,7 +571,7 @@ EVENTS += [
     Alive(),
     Began(),
 ]
-EVENTS += [Withdrawn(), Refused(REFUSED), Halved(REFUSED), QueueView(0.0, (), ()), Wake(), Accepted()]
+EVENTS += [Endangered(), Withdrawn(), Refused(REFUSED), Halved(REFUSED), QueueView(0.0, (), ()), Wake(), Accepted()]
 
 
 @pytest.mark.parametrize("phase", FITTING)

@@ -140,6 +140,30 @@ async def test_an_engine_that_takes_no_socket_any_more_still_works(engine: FakeE
         await engine.until(lambda: engine.sockets.open)
 
 
+@pytest.mark.parametrize(
+    "fate",
+    [
+        Fate("refuse"),
+        Fate("cut", after=700),
+        Fate("close", after=700),
+        Fate("half_close", after=700),
+        Fate("half_close", after=300, direction="to_engine"),
+        Fate("stall", after=700),
+        Fate("stall", after=300, direction="to_engine"),
+        Fate(delay=0.05),
+    ],
+    ids=lambda fate: f"{fate.action}-{fate.direction}",
+)
+async def test_whatever_befalls_the_socket_the_answer_is_right(engine: FakeEngine, fate: Fate) -> None:
+    async with Relay(engine.url) as relay, converter(relay.url) as caller:
+        relay.script = [("websocket", fate)]
+        relay.cut("websocket")
+        await relay.until(lambda: not relay.script)
+        for color in (1, 2):
+            assert (await caller.run(picture(color))).colors == [color]
+        assert len(engine.posted_prompts) == 3
+
+
 async def test_duplicates_and_messages_about_others_change_nothing(engine: FakeEngine) -> None:
     engine.faults.duplicate_events = engine.faults.foreign_events = True
     async with converter(engine.url) as caller:

@@ -1,13 +1,17 @@
 """Submissions whose fate is unknown, results that are late or lost: resolved, answered, and never run twice."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from tests.converter.faults.graphs import passed_through, picture, two_pictures
+from converter import app
+from converter.link.client import EngineClient, Limits
+from tests.converter.faults.graphs import loaded, passed_through, picture, two_pictures
+from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import converter
 from tests.fakes.engine import FakeEngine
-from tests.fakes.relay import Chance, Relay
+from tests.fakes.relay import Chance, Direction, Fate, Relay
 
 
 @pytest.mark.parametrize("accept", ["application/json", "image/png", "text/event-stream"])
@@ -151,6 +155,98 @@ async def test_a_record_is_not_needed_where_the_socket_has_told_everything(engin
     async with converter(engine.url) as caller:
         engine.faults.missing_history = 1
         assert (await caller.run(picture(0x123456))).colors == [0x123456]
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_a_record_that_is_evicted_at_once(engine: FakeEngine, deaf: bool) -> None:
+    """With the socket's own account of it nobody needs it. Without, and with all other records gone as well, nothing
+    tells the engine from one that has restarted: the workflow is run again.
+    """
+    async with converter(engine.url) as caller:
+        if deaf:
+            engine.deafen()
+        engine.hold()
+        running = caller.start(picture(0x123456), id="lost")
+        await engine.until_held()
+        await caller.until_job("lost", "running")
+        engine.faults.evicted_history = 1
+        engine.release()
+        reply = await running
+        assert (reply.status, reply.colors) == (200, [0x123456])
+        assert len(engine.executed_prompts) == (4 if deaf else 2), "two warm-ups and two runs, or one of each"
+        await caller.until_ready()
+        assert (await caller.run(picture(0x654321))).colors == [0x654321]
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("path", ["/queue", "/history"])
+async def test_looks_that_fail_are_tried_again(engine: FakeEngine, path: str) -> None:
+    async with converter(engine.url, staleness=30) as caller:
+        engine.deafen()
+        engine.faults.broken_path = path
+        asked = len(engine.asked("GET", path))
+        running = caller.start(picture(0x123456))
+        await engine.until(lambda: len(engine.asked("GET", path)) > asked + 3)
+        engine.faults.broken_path = ""
+        assert (await running).colors == [0x123456]
+        assert len(engine.posted_prompts) == 2
+
+
+@pytest.mark.parametrize("path", ["/view", "/upload"])
+@pytest.mark.parametrize("lasting", [False, True])
+async def test_files_that_the_engine_fails_to_move(engine: FakeEngine, path: str, lasting: bool) -> None:
+    async with converter(engine.url) as caller:
+        engine.faults.broken_path = path
+        asked = len(engine.requests)
+        running = caller.start(loaded(data_uri(0x0000FF)))
+        await engine.until(lambda: any(request.path.startswith(path) for request in engine.requests[asked:]))
+        if not lasting:
+            engine.faults.broken_path = ""
+        reply = await running
+        if lasting:
+            assert (reply.status, reply.code) == (502, "engine_failed")
+        else:
+            assert reply.colors == [0xFFFF00]
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize(
+    "fate",
+    [
+        Fate("refuse"),
+        Fate("cut", after=50),
+        Fate("close", after=50),
+        Fate("half_close", after=50),
+        Fate("cut", after=300, direction="to_engine"),
+        Fate("half_close", after=300, direction="to_engine"),
+        Fate(delay=0.05),
+    ],
+    ids=lambda fate: f"{fate.action}-{fate.direction}",
+)
+async def test_whatever_befalls_the_connection_of_a_submission(engine: FakeEngine, fate: Fate) -> None:
+    async with Relay(engine.url) as relay, converter(relay.url, staleness=30) as caller:
+        relay.cut("http")
+        relay.script = [("http", fate)]
+        assert (await caller.run(picture(0x123456))).colors == [0x123456]
+        assert not relay.script
+        saved = [path.name for path in (engine.folders.root / "output").iterdir()]
+        assert len(saved) == 1, "it was not run twice"
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("direction", ["to_engine", "to_client"])
+async def test_a_submission_that_the_network_holds_up_is_given_up_in_time(
+    engine: FakeEngine, direction: Direction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "EngineClient", partial(EngineClient, limits=Limits(answer=1.0)))
+    async with Relay(engine.url) as relay, converter(relay.url, staleness=30) as caller:
+        relay.cut("http")
+        relay.script = [("http", Fate("stall", after=50, direction=direction))]
+        assert (await caller.run(picture(0x123456))).colors == [0x123456]
+        assert not relay.script
+        saved = [path.name for path in (engine.folders.root / "output").iterdir()]
+        assert len(saved) == 1, "it was not run twice"
 
 
 @pytest.mark.usefixtures("brisk")

@@ -25,6 +25,7 @@ PARSERS: list[Callable[[bytes], Any]] = [
     answers.parse_upload,
     answers.parse_cancel,
     answers.parse_feature_answer,
+    answers.parse_version,
     answers.parse_output_classes,
 ]
 
@@ -284,3 +285,22 @@ def test_no_body_raises_anything_else(body: bytes) -> None:
             parse(body)
         except (Unreadable, EngineFailed):
             continue
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [
+        ("0.3.64", (0, 3, 64)),
+        ("v0.4", (0, 4)),
+        ("0.26.0-rc1", (0, 26, 0)),
+        ("1.2.3.4.5", (1, 2, 3, 4)),
+        ("unknown", ()),
+        ("", ()),
+        (None, ()),
+        (3, ()),
+        ("9" * 5000, (999999,)),
+    ],
+)
+def test_versions_are_numbers_as_far_as_they_can_be(version: object, numbers: tuple[int, ...]) -> None:
+    assert answers.parse_version(dump({"system": {"comfyui_version": version}})) == numbers
+    assert answers.parse_version(dump({"system": version})) == answers.parse_version(b"{}") == ()

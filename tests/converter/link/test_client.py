@@ -133,6 +133,7 @@ async def test_an_upload_is_named_by_the_engine() -> None:
 async def test_what_the_engine_says_of_itself() -> None:
     async with FakeEngine() as engine, EngineClient(f"{engine.url}/") as client:
         assert await client.features() == Features(supports_preview_metadata=True, max_upload_size=104857600)
+        assert await client.version() == (0, 3, 64)
         classes = await client.object_info()
         assert "SaveImage" in classes
         assert "EmptyImage" not in classes
