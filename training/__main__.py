@@ -1,7 +1,7 @@
 """Train the demo model: `python -m training FOLDER`.
 
-For: the stages in order, each taken up where it was left: the autoencoder, the latents of the training set, the text
-encoder with the denoiser, the decoder once more, and the report. Leaves each stage to its module.
+For: the stages in order, each taken up where it was left: the text encoder, the autoencoder, the latents of the
+training set, the denoiser, the decoder once more, and the report. Leaves each stage to its module.
 Invariant: FOLDER/state has all that is needed to go on; FOLDER/export/demo has the best model so far.
 """
 
@@ -13,9 +13,10 @@ import torch
 
 from training.autoencoder import make_autoencoder, train_autoencoder
 from training.denoiser import Painter, read_painter, train_denoiser
-from training.export import export_model
+from training.export import adopt_model, export_model
 from training.latents import encode_scenes
 from training.measurement import list_held_out, save_sheet, score_pictures, write_captions
+from training.reading import train_reader
 from training.report import draw_report
 from training.sampling import paint
 from training.states import append_line, load_state, read_lines
@@ -29,18 +30,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--autoencoder-steps", type=int, default=10_000)
+    parser.add_argument("--from", dest="origin", type=Path, metavar="MODEL", help="go on from a model: engine/demo")
+    parser.add_argument("--reader-steps", type=int, default=1500, help="of the text encoder")
+    parser.add_argument("--autoencoder-steps", type=int, default=6000)
     parser.add_argument("--pieces", type=int, default=12, help="of the training set, 2000 pictures each")
     parser.add_argument("--denoiser-steps", type=int, default=8000)
-    parser.add_argument(
-        "--decoder-steps", type=int, default=2000, help="at the end, of the autoencoder's decoder alone"
-    )
+    parser.add_argument("--decoder-steps", type=int, default=2000, help="at the end, of the decoder alone")
     parser.add_argument("--measure-every", type=int, default=500, help="steps of the denoiser")
     parser.add_argument("--measured", type=int, default=100, help="captions of one shape, and as many of two")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     state: Path = arguments.folder / "state"
     seed, device = arguments.seed, arguments.device
+    if arguments.origin is not None and not (state / "denoiser.pt").exists():
+        adopt_model(arguments.origin, state, arguments.reader_steps, arguments.autoencoder_steps)
+    train_reader(state, arguments.reader_steps, seed, device)
     train_autoencoder(state, arguments.autoencoder_steps, seed, device)
     encode_scenes(state, read_autoencoder(state).to(device), arguments.pieces, seed, device)
 
@@ -49,7 +53,7 @@ def main() -> None:
 
     train_denoiser(state, arguments.denoiser_steps, seed, device, measure, arguments.measure_every)
     decoder_end = arguments.autoencoder_steps + arguments.decoder_steps
-    train_autoencoder(state, decoder_end, seed, device, frozen_encoder=True)
+    train_autoencoder(state, decoder_end, seed, device, frozen_from=arguments.autoencoder_steps)
     painter, scale = read_painter(state)
     measure(arguments.denoiser_steps, painter.to(device), scale)
     draw_report(arguments.folder)

@@ -96,30 +96,31 @@ def measure_loss(pictures: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_autoencoder(
-    folder: Path, steps: int, seed: int = 0, device: str = "cpu", frozen_encoder: bool = False
+    folder: Path, steps: int, seed: int = 0, device: str = "cpu", frozen_from: int | None = None
 ) -> None:
     """Train until `steps`, taking up what is in `folder`.
 
-    With `frozen_encoder` only the decoder learns, so that latents made before stay valid, and it learns to make clean
-    pictures of latents that are a little off, as those of a denoiser are.
+    From step `frozen_from` on only the decoder learns, so that latents made before stay valid: to make clean pictures
+    of latents that are a little off, as those of a denoiser are.
     """
     torch.manual_seed(seed)
     model = make_autoencoder()
     trainee = Trainee(model, folder / "autoencoder.pt", _RATE, device)
-    if frozen_encoder:
+    first = frozen_from or 0
+    if frozen_from is not None:
         _freeze_encoder(model, trainee.average.module)
     journal = Journal(folder / "autoencoder.jsonl", 100)
     while trainee.step < steps:
         step = trainee.step
-        side = SIDE if frozen_encoder else next(side for share, side in _CROPS if step < share * steps)
-        pictures = draw_batch(seed, step, _BATCH, side).to(device)
+        side = SIDE if frozen_from is not None else next(side for share, side in _CROPS if step < share * steps)
+        pictures = draw_batch(seed, step, _BATCH if frozen_from is None else _BATCH // 2, side).to(device)
         posterior = model.encode(pictures).latent_dist
         latents = posterior.sample()
-        if frozen_encoder:
+        if frozen_from is not None:
             latents = latents + _MISS * latents.std() * torch.randn_like(latents)
         pixels, edges = measure_loss(pictures, model.decode(latents, return_dict=False)[0])
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        trainee.learn(pixels + _EDGES * edges + _DIVERGENCE * divergence, pace(step, steps))
+        trainee.learn(pixels + _EDGES * edges + _DIVERGENCE * divergence, pace(step - first, steps - first))
         last = trainee.step == steps
         journal.note(trainee.step, last, l1=pixels.item(), edges=edges.item(), kl=divergence.item())
         trainee.keep(last)

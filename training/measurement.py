@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.judge import Pixels, Verdict, judge_picture
 from training.captions import write_plainly
-from training.drawing import Picture
-from training.judge import Verdict, judge_picture
 from training.scenes import Scene, draw_scene
 
 _COLUMNS = 10  # pictures in a row of a sheet
@@ -47,14 +46,14 @@ def write_captions(scenes: Sequence[Scene]) -> list[str]:
     return [write_plainly(scene) for scene in scenes]
 
 
-def score_pictures(scenes: Sequence[Scene], pictures: Sequence[Picture]) -> tuple[Score, list[bool]]:
+def score_pictures(scenes: Sequence[Scene], pictures: Sequence[Pixels]) -> tuple[Score, list[bool]]:
     """The score, and which pictures are right."""
     rows = [_compare(scene, judge_picture(picture)) for scene, picture in zip(scenes, pictures, strict=True)]
     shares = np.array(rows, dtype=float).mean(axis=0).round(3).tolist()
     return Score(*shares), [row[0] for row in rows]
 
 
-def save_sheet(path: Path, pictures: Sequence[Picture], right: Sequence[bool]) -> None:
+def save_sheet(path: Path, pictures: Sequence[Pixels], right: Sequence[bool]) -> None:
     """A sheet of pictures; a dark red bar is under each that is wrong."""
     tiles = []
     for picture, is_right in zip(pictures, right, strict=True):

@@ -19,11 +19,13 @@ Curve = Sequence[tuple[float, float]]
 
 
 def draw_report(folder: Path) -> None:
-    """Write `report.png` to `folder`: charts of the autoencoder, the denoiser and the scores."""
+    """Write `report.png` to `folder`: charts of each stage and of the scores."""
+    reader = read_lines(folder / "state" / "reader.jsonl")
     autoencoder = read_lines(folder / "state" / "autoencoder.jsonl")
     denoiser = read_lines(folder / "state" / "denoiser.jsonl")
     scores = read_lines(folder / "state" / "scores.jsonl")
     charts = [
+        _draw_chart("text encoder: captions read rightly", _read_curves(reader, ("known",))),
         _draw_chart("autoencoder: L1 of pixels, of edges", _read_curves(autoencoder, ("l1", "edges"))),
         _draw_chart(
             "denoiser: loss at low, middle, high noise", _read_curves(denoiser, ("low", "middle", "high", "loss"))

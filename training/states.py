@@ -36,8 +36,7 @@ class Average(Generic[Network]):
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the weights after `step`; the average of few steps forgets faster."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.module.parameters(), module.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - decay)
+        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - decay)
 
 
 class Trainee(Generic[Network]):
@@ -47,14 +46,17 @@ class Trainee(Generic[Network]):
         self.module = module
         self.average = Average(module, _MEMORY)
         self.step = 0
-        self._optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=_DECAY)
+        self._optimizer = torch.optim.AdamW(
+            module.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=_DECAY, fused=True
+        )
         self._path = path
         self._rate = rate
         self._saved = time.monotonic()
         if state := load_state(path):
             module.load_state_dict(state["model"])
             self.average.module.load_state_dict(state["average"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            if "optimizer" in state:  # a model that was adopted has none
+                self._optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
         for part in (module, self.average.module):
             part.to(device)

@@ -13,6 +13,7 @@ from typing import Any
 
 from training.captions import list_words
 
+REGISTERS = 4  # tokens that are always padding: what was read is gathered there
 TOKENS = 32  # that the text encoder takes at once: enough for the longest caption, and less to compute than CLIP's 77
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -59,10 +60,10 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def encode_captions(tokenizer: Any, captions: Sequence[str]) -> list[list[int]]:
-    """Token ids with begin and end, padded with the end to TOKENS; what is longer is cut."""
+    """Token ids with begin and end, padded with the end to TOKENS; what reaches into the registers is cut."""
     rows = tokenizer(list(captions), add_special_tokens=False, verbose=False)["input_ids"]
     start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    framed = [[start, *row[: TOKENS - 2], end] for row in rows]
+    framed = [[start, *row[: TOKENS - REGISTERS - 2], end] for row in rows]
     return [row + [end] * (TOKENS - len(row)) for row in framed]
 
 

@@ -1,6 +1,7 @@
 """The networks of the demo model: their sizes, their steps, and the way into the engine."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from engine.pipelines import Autoencoder, Denoiser, TextEncoder
 from training.autoencoder import make_autoencoder, train_autoencoder
 from training.captions import list_words
 from training.denoiser import SCHEDULER, Painter, list_alphas, train_denoiser
-from training.export import export_model
+from training.export import adopt_model, export_model
 from training.latents import measure_scale, read_latents, take_fingerprint
+from training.reading import list_answers, train_reader
 from training.sampling import paint
+from training.scenes import draw_scene
 from training.states import Average, append_line, load_state, pace, read_lines, save_state
 from training.vocabulary import TOKENS, encode_captions, learn_merges, read_tokenizer, write_tokenizer
 
@@ -23,6 +26,7 @@ def state(tmp_path: Path) -> Path:
     """A folder with latents as if a few scenes had been encoded."""
     torch.manual_seed(0)
     save_state(tmp_path / "latents-000.pt", {"latents": torch.randn(100, 4, 16, 16).half() * 2})
+    train_reader(tmp_path, 1)
     return tmp_path
 
 
@@ -58,13 +62,28 @@ def test_an_autoencoder_starts_by_letting_colours_through_and_is_taken_up(tmp_pa
 def test_a_frozen_encoder_stays_as_the_latents_know_it(tmp_path: Path) -> None:
     train_autoencoder(tmp_path, 1)
     before = load_state(tmp_path / "autoencoder.pt")
-    train_autoencoder(tmp_path, 2, frozen_encoder=True)
+    train_autoencoder(tmp_path, 2, frozen_from=1)
     after = load_state(tmp_path / "autoencoder.pt")
     assert before is not None
     assert after is not None
     changed = {name for name, tensor in after["average"].items() if not tensor.equal(before["average"][name])}
     assert changed
     assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
+def test_a_reader_is_taken_up_and_learns(tmp_path: Path) -> None:
+    train_reader(tmp_path, 1)
+    train_reader(tmp_path, 30)
+    losses = [line["loss"] for line in read_lines(tmp_path / "reader.jsonl")]
+    assert losses[1] < losses[0]
+
+
+def test_captions_that_say_the_same_have_the_same_answers() -> None:
+    chance = random.Random(6)
+    answers = {tuple(list_answers(draw_scene(chance))) for _ in range(300)}
+    assert len({len(answer) for answer in answers}) == 1
+    assert len(answers) > 290
+    assert set(list_answers(None)) == {0}
 
 
 def test_a_denoiser_is_taken_up_and_measured(state: Path) -> None:
@@ -89,6 +108,23 @@ def test_the_engine_reads_what_is_exported(tmp_path: Path) -> None:
     assert encoder.model.config.max_position_embeddings == TOKENS
     assert isinstance(autoencoder, Autoencoder)
     assert autoencoder.scale == 0.5
+
+
+def test_training_goes_on_from_what_is_exported(tmp_path: Path, state: Path) -> None:
+    torch.manual_seed(2)
+    painter = Painter(write_tokenizer(tmp_path / "tokenizer"))
+    export_model(tmp_path / "demo", painter, make_autoencoder(), 0.5)
+    adopt_model(tmp_path / "demo", state, 1, 1)
+    train_reader(state, 1)
+    train_autoencoder(state, 1)
+    train_denoiser(state, 1)
+    found = load_state(state / "denoiser.pt")
+    assert found is not None
+    assert json.loads((state / "scale.json").read_text()) == 0.5
+    name = "unet.conv_in.weight"
+    assert torch.allclose(found["model"][name], painter.state_dict()[name], atol=1e-3)
+    name = "text_encoder.embeddings.token_embedding.weight"
+    assert found["model"][name].equal(painter.state_dict()[name].half().float())
 
 
 def test_a_picture_depends_on_its_caption_and_seed_alone(tmp_path: Path) -> None:
