@@ -163,13 +163,15 @@ class Errands:
             return await open_items(files, self.outputs, selection, self._stack, bound)
         except Broken:
             wait = wait_random_exponential(0.1, max=2.0)
-            retrying = AsyncRetrying(stop=_hopeless, wait=wait, retry=retry_if_exception_type(Broken), reraise=True)
+            retrying = AsyncRetrying(
+                stop=self._hopeless, wait=wait, retry=retry_if_exception_type(Broken), reraise=True
+            )
             return await retrying(open_items, files, self.outputs, selection, self._stack, bound)
 
-
-def _hopeless(retries: RetryCallState) -> bool:
-    error = retries.outcome.exception() if retries.outcome is not None else None
-    return retries.attempt_number >= (ARRIVALS if isinstance(error, Away) else READINGS)
+    def _hopeless(self, retries: RetryCallState) -> bool:
+        error = retries.outcome.exception() if retries.outcome is not None else None
+        returns = isinstance(error, Away) and not self._means.watch.lost
+        return retries.attempt_number >= (ARRIVALS if returns else READINGS)
 
 
 async def _read_record(means: Means, prompt_id: str) -> Record | None:

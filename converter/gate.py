@@ -91,13 +91,14 @@ class Gate:
         self.closed = True
 
     def _check_state(self) -> None:
-        kind = readiness.refusal(self.view())
-        if kind is Draining and not self.closed:
+        view = self.view()
+        kind = readiness.refusal(view)
+        if kind is Draining and view.live and not self.closed:
             return
         if kind is not None:
             self._metrics.refusals.labels(reason=kind.code).inc()
             seconds = admission.retry_after(UNAVAILABLE_FOR, random.random())
-            raise kind(self.view().reason, retry_after=seconds)
+            raise kind(view.reason, retry_after=seconds)
 
     def decide(self, event: admission.Event) -> None:
         """Step the admission machine; raises the fault if the event's own ticket is refused."""

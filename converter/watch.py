@@ -53,13 +53,15 @@ class Watch:
     The history record of the warm-up is the mark by which an engine is known again: it is gone after a restart. So is
     every prompt in its queue; one that is still there shows the same where somebody has cleared the history.
     `output_classes`: classes of nodes that are outputs, None until they are known. `warmed` is set for good by the
-    first warm-up that succeeds.
+    first warm-up that succeeds. `lost`: the engine is not started again, of which `on_loss` is told once.
     """
 
     def __init__(self, gate: Gate, staleness: float, metrics: Metrics) -> None:
         self.instance: str | None = None
         self.output_classes: frozenset[str] | None = None
         self.warmed = asyncio.Event()
+        self.lost = False
+        self.on_loss: Callable[[], None] = lambda: None
         self._gate = gate
         self._staleness = staleness
         self._interval = min(INTERVAL, staleness / 4)
@@ -134,7 +136,10 @@ class Watch:
                     self._metrics.engine_restarts.inc()
                 self._gone(f"the engine {reason}", link)
             case BudgetSpent():
+                log.error("the engine died too often and is not started again")
                 self._gate.observe(readiness.BudgetSpent("the engine died too often and is not started again"))
+                self.lost = True
+                self.on_loss()
         self._nudge.set()
 
     async def _read(self, link: EngineLink) -> None:

@@ -99,6 +99,11 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The engine is gone, and none will come in its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """Nobody wants the job any more: its caller left, it was canceled, evicted, or the replica gives it up."""
 
@@ -120,6 +125,7 @@ Event = (
     | FileGone
     | CollectionFailed
     | Delivered
+    | EngineLost
     | Left
 )
 

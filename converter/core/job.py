@@ -25,6 +25,7 @@ from converter.core.deeds import (
     Depart,
     Effects,
     Endangered,
+    EngineLost,
     Event,
     FileGone,
     FreeMemory,
@@ -55,6 +56,7 @@ from converter.core.workflow import scrub
 from converter.errors import (
     Canceled,
     DeadlineExceeded,
+    EngineDown,
     EngineFailed,
     ExecutionFailed,
     Fault,
@@ -64,6 +66,9 @@ from converter.errors import (
 
 WITHDRAWAL = 1.0
 """Seconds after which an order to the engine to let go of a prompt is repeated."""
+
+LOST_FOR = 5
+"""Seconds after which one whose job lost its engine may find another replica."""
 
 
 class Phase(StrEnum):
@@ -144,6 +149,8 @@ def step(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
         return job, ()
     if isinstance(event, Left):
         return _stop(job, event.fault, now)
+    if isinstance(event, EngineLost):
+        return _give_up(job, now)
     if isinstance(event, Wake) and job.outcome is None and now >= job.deadline:
         return _stop(job, _late(job, now), now)
     match job.phase:
@@ -273,6 +280,15 @@ def _requeue(job: Job, now: float, *, alone: bool, crashed: bool = False) -> tup
     alone = alone or job.alone
     job = _enter(job, Phase.WAITING, now)._replace(turn=False, prompt=None, endangered=False, alone=alone)
     return job, (*held, Requeue(alone, crashed))
+
+
+def _give_up(job: Job, now: float) -> tuple[Job, Effects]:
+    """There is no engine any more. What it has made may still be had, and what is being fetched comes to an end."""
+    if job.phase in (Phase.COLLECTING, Phase.DELIVERING):
+        return job, ()
+    if job.attempt:
+        return _end(job, EngineFailed("the engine died under this job and is not started again"), now)
+    return _end(job, EngineDown("the engine died too often and is not started again", retry_after=LOST_FOR), now)
 
 
 def _collect(job: Job, event: Event, now: float) -> tuple[Job, Effects]:

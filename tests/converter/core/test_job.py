@@ -17,6 +17,7 @@ from converter.core.deeds import (
     Depart,
     Effect,
     Endangered,
+    EngineLost,
     Event,
     FileGone,
     FreeMemory,
@@ -134,6 +135,52 @@ def collecting(max_attempts: int = 3) -> Life:
 
 def delivering() -> Life:
     return Life(TURN, Accepted(), *RAN, Collected())
+
+
+# An engine that does not come back ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("life", "kind", "closed"),
+    [
+        (Life(stages=True), errors.EngineDown, [Depart()]),
+        (Life(), errors.EngineDown, [Depart()]),
+        (Life(TURN, Unreached()), errors.EngineDown, [Depart()]),
+        (Life(TURN), errors.EngineFailed, CLOSED),
+        (queued(), errors.EngineFailed, CLOSED),
+        (running(), errors.EngineFailed, CLOSED),
+        (checking(Accepted()), errors.EngineFailed, CLOSED),
+    ],
+)
+def test_a_job_without_an_engine_ends_at_once(life: Life, kind: type[errors.Fault], closed: list[Effect]) -> None:
+    effects = life.tell(EngineLost())
+    assert effects[1:] == closed
+    assert isinstance(life.fault, kind)
+    assert life.phase is Phase.DONE
+
+
+def test_a_job_that_waits_for_its_second_attempt_has_lost_its_engine_too() -> None:
+    life = running()
+    life.tell(EngineGone())
+    life.until_gone()
+    assert life.phase is Phase.WAITING
+    assert life.tell(EngineLost())[1:] == [Depart()]
+    assert isinstance(life.fault, errors.EngineFailed)
+
+
+def test_what_was_made_is_not_lost_with_the_engine() -> None:
+    life = collecting()
+    assert life.tell(EngineLost()) == []
+    assert life.tell(Collected()) == [Depart(), Answer(Succeeded())]
+    assert life.tell(EngineLost()) == []
+    assert life.phase is Phase.DELIVERING
+
+
+def test_nothing_is_taken_back_from_an_engine_that_is_lost() -> None:
+    life = running()
+    life.tell(Left(CANCELED))
+    assert life.tell(EngineLost()) == CLOSED
+    assert life.fault is CANCELED
 
 
 # The plain life ----------------------------------------------------------------------------------------------------

@@ -295,7 +295,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.sampled_from(
         [SocketBack(), Unseen(), EngineGone(), Began(), Alive(), Entered("1"), Executed("1", {}), RanWell()]
     ),
-    st.sampled_from([FAILURE, Interrupted("1"), Released()]),
+    st.sampled_from([FAILURE, Interrupted("1"), Released(), deeds.EngineLost()]),
     st.sampled_from([Wake()]),
     st.builds(deeds.Turn, st.just("p"), st.booleans()),
     st.builds(deeds.InstanceChecked, st.booleans()),
