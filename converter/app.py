@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tomllib
@@ -133,7 +134,7 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
     async with AsyncExitStack() as stack:
         with _listening(settings):  # first of all: an engine that is started in vain may cost minutes
             door = await stack.enter_async_context(Door(settings.host, settings.port))
-        url, command = _engine(settings, stack)
+        url, command = _engine(settings, environment, stack)
         client = await stack.enter_async_context(EngineClient(url, clock=loop.time))
         link = EngineLink(client, watch)
         child = None
@@ -145,6 +146,7 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
         link.attach(await stack.enter_async_context(Session(url, link)))
         means = _means(settings, link, watch, metrics)
         jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout)
+        watch.on_loss = jobs.engine_lost
         await stack.enter_async_context(jobs)
         await stack.enter_async_context(_beside(watch.run(link, jobs.warm_up, child)))
         native = Native(
@@ -224,7 +226,9 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _engine(settings: Settings, stack: AsyncExitStack) -> tuple[str, Sequence[str] | None]:
+def _engine(
+    settings: Settings, environment: Mapping[str, str], stack: AsyncExitStack
+) -> tuple[str, Sequence[str] | None]:
     """Where the engine answers, and the command that starts it, None where it runs already.
 
     In a command `{port}` stands for a free port; else its own `--port` counts, or ComfyUI's default.
@@ -232,6 +236,9 @@ def _engine(settings: Settings, stack: AsyncExitStack) -> tuple[str, Sequence[st
     if settings.engine_url is not None:
         return settings.engine_url, None
     if settings.engine_command is not None:
+        program = settings.engine_command[0]
+        if shutil.which(program, path=environment.get("PATH", os.defpath)) is None:
+            raise CannotStart(f"the engine can't be started: there is no program {program}")
         port = free_port() if any("{port}" in word for word in settings.engine_command) else None
         command = tuple(word.replace("{port}", str(port)) for word in settings.engine_command)
         return f"http://127.0.0.1:{port or _own_port(command)}", command

@@ -162,10 +162,8 @@ class Errands:
         try:
             return await open_items(files, self.outputs, selection, self._stack, bound)
         except Broken:
-            wait = wait_random_exponential(0.1, max=2.0)
-            retrying = AsyncRetrying(
-                stop=self._hopeless, wait=wait, retry=retry_if_exception_type(Broken), reraise=True
-            )
+            retry, wait = retry_if_exception_type(Broken), wait_random_exponential(0.1, max=2.0)
+            retrying = AsyncRetrying(stop=self._hopeless, wait=wait, retry=retry, reraise=True)
             return await retrying(open_items, files, self.outputs, selection, self._stack, bound)
 
     def _hopeless(self, retries: RetryCallState) -> bool:

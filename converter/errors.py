@@ -82,6 +82,9 @@ class InvalidWorkflow(Fault):
 
     status, code, title, retry = 422, "invalid_workflow", "Invalid workflow", "never"
 
+    def __init__(self, detail: str, *, node_errors: Mapping[str, Any] | None = None, **extensions: Any) -> None:
+        super().__init__(detail, node_errors=node_errors or {}, **extensions)
+
 
 class InvalidInput(Fault):
     """An input could not be decoded or fetched, or is not allowed."""
@@ -138,7 +141,7 @@ class Canceled(Fault):
 
 
 class IdInUse(Fault):
-    """The id names a job that is still known."""
+    """The id names a job that goes on or has succeeded, or whose failure is kept for its caller."""
 
     status, code, title, retry = 409, "id_in_use", "Id in use", "never"
 

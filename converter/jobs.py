@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from converter.core import idempotency
+from converter.core import deeds, idempotency
 from converter.core.archive import Archive
 from converter.core.idempotency import Claim
 from converter.core.order import Order, Selection
@@ -69,6 +69,11 @@ class Jobs:
         for run in list(self._live.values()):
             run.leave(Draining("the replica is shutting down", retry_after=1))
 
+    def engine_lost(self) -> None:
+        """End every job that needs the engine: it is gone for good."""
+        for run in list(self._live.values()):
+            run.feed(deeds.EngineLost())
+
     async def idle(self) -> None:
         """Wait until no job is being carried."""
         while self._tasks:
@@ -90,7 +95,7 @@ class Jobs:
         """
         known = self._live.get(order.id) or self._archive.find(order.id, self._now())
         if known is not None and not _gives_way(known, claim):
-            raise IdInUse(f"the id {order.id} names a job that is still known")
+            raise IdInUse(f"the id {order.id} names another job, which goes on or whose result is kept")
         self._means.warden.check(order.workflow)
         staging = self._means.inputs.stage(order)
         ticket.apply(order.priority, order.timeout)
@@ -181,6 +186,9 @@ class Jobs:
 
 
 def _gives_way(run: Run, claim: Claim | None) -> bool:
-    """Whether a job leaves its id to another attempt of the same request: one whose end has freed its key."""
-    same = claim is not None and run.claim == claim
-    return same and run.outcome.done() and not idempotency.is_kept(run.outcome.result())
+    """Whether a job leaves its id to another: one that failed, unless how it ended is kept for somebody."""
+    if not run.outcome.done() or not isinstance(run.outcome.result(), Fault):
+        return False
+    if run.claim is None:
+        return not run.alone
+    return run.claim == claim and not idempotency.is_kept(run.outcome.result())

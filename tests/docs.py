@@ -52,13 +52,27 @@ def commands(text: str) -> list[str]:
 
 
 def faults() -> str:
-    """The table of faults, from the classes: each with a code of its own, by status."""
+    """The table of faults, from the classes: each with a code of its own, by status. One that no module raises yet is
+    left out.
+    """
     rows = ["| Status | `code` | `retry` | When |", "| --- | --- | --- | --- |"]
+    told = _mentioned()
     concrete = (kind for kind in _descend(errors.Fault) if "code" in vars(kind) or kind is errors.Internal)
     for kind in sorted(concrete, key=lambda kind: (kind.status, kind.code)):
+        if kind.__name__ not in told:
+            continue
         when = re.sub(r" \(RFC [^)]*\)", "", " ".join((kind.__doc__ or "").split()))
         rows.append(f"| {kind.status} | `{kind.code}` | {kind.retry} | {when} |")
     return "\n".join(rows)
+
+
+def _mentioned() -> set[str]:
+    """Every name that a module of the converter uses, but for those that only tell of faults."""
+    modules = set((ROOT / "converter").rglob("*.py")) - {ROOT / "converter" / "api" / "operations.py"}
+    found = [node for path in modules for node in ast.walk(ast.parse(path.read_text()))]
+    return {node.id for node in found if isinstance(node, ast.Name)} | {
+        node.attr for node in found if isinstance(node, ast.Attribute)
+    }
 
 
 def _descend(kind: type[errors.Fault]) -> Iterator[type[errors.Fault]]:

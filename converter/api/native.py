@@ -21,7 +21,7 @@ from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, fill, schema
-from converter.core.workflow import MAX_DEPTH, is_deep
+from converter.core.workflow import MAX_DEPTH, UI_EXPORT, is_deep
 from converter.errors import Fault, NotAcceptable, NotFound, QueueFull
 from converter.gate import Gate
 from converter.jobs import Jobs
@@ -30,6 +30,9 @@ from converter.runner import Run
 
 MAX_SEED = 2**32
 """Drawn seeds are below it, so that every sampler and every JSON reader can hold them."""
+
+LONG_TIMEOUT = 3600.0
+"""Seconds that a job has by default whose caller need not wait for it."""
 
 SCOPE = ""
 """Whose an idempotency key is: callers are not told apart."""
@@ -79,10 +82,10 @@ class RunRequest(Common):
     @classmethod
     def _refuse_bare_workflow(cls, document: dict[str, Any]) -> dict[str, Any]:
         """A file that was exported and sent as it is: one sentence instead of one for each node."""
+        if "workflow" not in document and document.keys() >= {"nodes", "links"}:
+            raise ValueError(UI_EXPORT)
         nodes = (value for value in document.values() if isinstance(value, dict))
-        if "workflow" not in document and (
-            document.keys() >= {"nodes", "links"} or any("class_type" in node for node in nodes)
-        ):
+        if "workflow" not in document and any("class_type" in node for node in nodes):
             raise ValueError('this is a workflow itself: send it as {"workflow": ...}')
         return document
 
@@ -193,7 +196,7 @@ class Native:
         self, body: Common, workflow: Mapping[str, Any], parts: Mapping[str, Part], preference: Preference
     ) -> Order:
         longer = preference.respond_async or preference.wait is not None
-        timeout = body.timeout or (self._max_timeout if longer else self._timeout)
+        timeout = body.timeout or (LONG_TIMEOUT if longer else self._timeout)
         return Order(
             id=body.id or self._jobs.name(),
             workflow=workflow,

@@ -37,7 +37,7 @@ MAX_ECHO = 200
 MAX_MESSAGE = 1000
 """Characters of an engine's message that are passed on."""
 
-_UI_EXPORT = (
+UI_EXPORT = (
     "This is the file that the editor saves for itself (it has `nodes` and `links` lists). The engine runs the API "
     "format: in ComfyUI choose Workflow > Export (API) and send that file."
 )
@@ -75,7 +75,7 @@ def check(graph: object) -> Graph:
     if not isinstance(graph, dict) or not graph:
         raise InvalidWorkflow("The workflow is not an object that holds nodes.", node_errors={})
     if isinstance(graph.get("nodes"), list) and isinstance(graph.get("links"), list):
-        raise InvalidWorkflow(_UI_EXPORT, node_errors={})
+        raise InvalidWorkflow(UI_EXPORT, node_errors={})
     if is_deep(graph):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.", node_errors={})
     found = {}

@@ -16,6 +16,8 @@ import pytest
 from aiohttp import ClientSession, web
 
 from converter.app import CannotStart, compose_greeting, run_replica
+from converter.link.client import EngineClient
+from converter.link.wire import Features
 from converter.settings import load
 from tests.converter.faults.graphs import picture
 from tests.converter.faults.replica import Caller, converter
@@ -127,8 +129,14 @@ async def test_an_engine_that_does_not_say_its_port_has_comfyuis() -> None:
         assert (await caller.get("/status")).document["engine"]["url"] == "http://127.0.0.1:8188"
 
 
-async def test_a_command_that_there_is_not_ends_the_hope() -> None:
-    async with supervised("/no/such/program", restart_budget=0) as caller:
+@pytest.mark.parametrize("command", ["/no/such/program", "nosuchprogram --port {port}"])
+async def test_a_command_whose_program_there_is_not(command: str) -> None:
+    reason = await cannot_start(engine_command=command)
+    assert reason == f"the engine can't be started: there is no program {command.split()[0]}"
+
+
+async def test_an_engine_that_ends_at_once_ends_the_hope() -> None:
+    async with supervised(f"{sys.executable} -c pass", restart_budget=0) as caller:
         await caller.until(lambda: not caller.replica.gate.view().live)
         assert (await caller.get("/livez")).status == 503
         assert (await caller.get("/readyz")).document["state"] == "FAILED"
@@ -180,6 +188,35 @@ async def test_a_warm_up_of_the_operator_is_what_is_run(engine: FakeEngine, tmp_
         assert engine.asked("POST", "/prompt")[0].body["prompt"]["1"]["inputs"]["color"] == 0x123456
         metrics = (await caller.get("/metrics")).body.decode()
         assert 'converter_jobs_total{outcome="succeeded"} 0.0' in metrics
+
+
+@pytest.mark.parametrize(("setting", "announced", "depth"), [("auto", 1, 2), ("auto", 4, 5), ("3", 4, 3)])
+async def test_prompts_at_the_engine_are_as_many_as_it_runs_and_one_more(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, setting: str, announced: int, depth: int
+) -> None:
+    async def features(client: EngineClient, *, timeout: float) -> Features:
+        return Features(concurrent_prompts=announced)
+
+    monkeypatch.setattr(EngineClient, "features", features)
+    async with converter(engine.url, engine_depth=setting) as caller:
+        assert (await caller.get("/status")).document["engine_depth"] == depth
+        engine.hold()
+        for color in range(1, 8):
+            caller.start(picture(color))
+        await engine.until(lambda: len(engine.posted_prompts) == 1 + depth)
+        assert caller.replica.gate.queue()["running"] == depth
+        engine.release()
+
+
+async def test_nothing_is_given_to_an_engine_that_is_not_heard(engine: FakeEngine) -> None:
+    engine.faults.held_path = "/ws"
+    async with converter(engine.url, wait=False) as caller:
+        await engine.until(lambda: len(engine.asked("GET", "/queue")) > 4)
+        assert not engine.asked("POST", "/prompt")
+        assert caller.state == "STARTING"
+        engine.faults.held_path = ""
+        engine.release()
+        await caller.until_ready()
 
 
 # Templates ---------------------------------------------------------------------------------------------------------

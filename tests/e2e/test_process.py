@@ -125,10 +125,12 @@ async def test_who_kills_the_engine_is_found_and_barred_and_its_neighbour_is_ser
     neighbour, killed = await asyncio.gather(shared.start(workflow(0x00FF00, 0.3)), shared.start(killer))
     assert color(neighbour) == 0x00FF00
     assert (killed.status, killed.document["code"]) == (422, "invalid_workflow"), killed
+    assert killed.document["node_errors"] == {}
     await shared.service.ready()
     again = await shared.start(killer)
     assert (again.status, again.document["code"]) == (422, "invalid_workflow"), "refused without another death"
     assert "refused for a while" in again.document["detail"]
+    assert again.document["node_errors"] == {}
     assert color(await shared.start(workflow(0x0000FF))) == 0x0000FF
 
 

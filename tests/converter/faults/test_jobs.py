@@ -103,11 +103,59 @@ async def test_an_id_that_is_known_is_in_use(engine: FakeEngine) -> None:
         assert len(engine.posted_prompts) == 2
 
 
+async def test_an_id_that_failed_is_free_again(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        failing = passed_through("TestRaise", kind="ValueError", message="on purpose")
+        for _ in range(2):
+            reply = await caller.run(failing, id="stubborn")
+            assert (reply.status, reply.code) == (422, "execution_failed")
+        engine.hold()
+        late = await caller.run(picture(1), id="stubborn", timeout=0.2)
+        assert (late.status, late.document["retry"]) == (504, "same")
+        again = caller.start(picture(2), id="stubborn")
+        await caller.until_job("stubborn", "waiting", "queued", "running")
+        engine.release()
+        assert (await again).colors == [2]
+        assert colors(await caller.job("stubborn")) == [2]
+        assert (await caller.run(picture(3), id="stubborn")).code == "id_in_use"
+
+
+async def test_the_id_of_a_failure_that_somebody_will_fetch_is_not(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        failing = passed_through("TestRaise", kind="ValueError", message="on purpose")
+        await caller.run(failing, ASYNC, id="kept")
+        await caller.until_job("kept", "failed")
+        assert (await caller.run(picture(1), id="kept")).code == "id_in_use"
+        assert (await caller.job("kept"))["error"]["code"] == "execution_failed"
+
+
+async def test_a_caller_who_need_not_wait_has_an_hour(engine: FakeEngine) -> None:
+    async with converter(engine.url, timeout=50, max_timeout=7200) as caller:
+        engine.hold()
+        expected = {"plain": 50, "longer": 6000, "capped": 7200, "async": 3600, "wait": 3600, "own": 7000}
+        fields = {"longer": {"timeout": 6000}, "capped": {"timeout": 8000}, "own": {"timeout": 7000}}
+        prefer = {"async": "respond-async", "wait": "wait=60", "own": "respond-async"}
+        for name in expected:
+            headers = {"Prefer": prefer[name]} if name in prefer else {}
+            caller.start(picture(1), headers, id=name, **fields.get(name, {}))
+        await caller.until(lambda: caller.tickets == len(expected))
+        assert {name: caller.replica.jobs.find(name).order.timeout for name in expected} == expected
+        engine.release()
+
+
+async def test_an_hour_is_capped_as_every_timeout_is(engine: FakeEngine) -> None:
+    async with converter(engine.url, max_timeout=60) as caller:
+        accepted = await caller.run(picture(1), ASYNC)
+        assert caller.replica.jobs.find(accepted.document["id"]).order.timeout == 60
+
+
 async def test_generated_ids_carry_the_replicas_tag(engine: FakeEngine) -> None:
     async with converter(engine.url, public_url="https://pictures.example") as caller:
         first, second = [await caller.run(picture(color), ASYNC) for color in (1, 2)]
         tags = {reply.document["id"].split("-")[0] for reply in (first, second)}
         assert len(tags) == 1
+        async with converter(engine.url) as other:
+            assert (await other.run(picture(3))).document["id"].split("-")[0] not in tags
         assert first.headers["Location"] == f"https://pictures.example/v1/jobs/{first.document['id']}"
 
 
