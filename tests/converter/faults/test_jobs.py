@@ -144,7 +144,7 @@ async def test_a_caller_who_need_not_wait_has_an_hour(engine: FakeEngine) -> Non
 
 
 async def test_an_hour_is_capped_as_every_timeout_is(engine: FakeEngine) -> None:
-    async with converter(engine.url, max_timeout=60) as caller:
+    async with converter(engine.url, timeout=50, max_timeout=60) as caller:
         accepted = await caller.run(picture(1), ASYNC)
         assert caller.replica.jobs.find(accepted.document["id"]).order.timeout == 60
 
