@@ -11,7 +11,7 @@ is resolved before another is made; every job ends in a bounded number of steps.
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from converter.core import evidence
 from converter.core.deeds import (
@@ -49,16 +49,15 @@ from converter.core.deeds import (
     Withdraw,
     Withdrawn,
 )
-from converter.core.events import Began, Entered, Failed, QueueView, Sight
+from converter.core.events import Began, Entered, QueueView, Sight
 from converter.core.evidence import Broke, EngineGone, Evidence, Finished, News, Stopped, Vanished, Verdict, Wake
+from converter.core.failures import explain
 from converter.core.quarantine import KILLS
-from converter.core.workflow import scrub
 from converter.errors import (
     Canceled,
     DeadlineExceeded,
     EngineDown,
     EngineFailed,
-    ExecutionFailed,
     Fault,
     InvalidWorkflow,
     OutOfMemory,
@@ -227,7 +226,7 @@ def _conclude(job: Job, verdict: Verdict, now: float) -> tuple[Job, Effects]:
             served = job.timings.executing if ran and job.attempt == 1 else None
             return job._replace(turn=False), (LetGo(served), Collect(verdict))
         case Broke(failure):
-            fault = _fault(failure)
+            fault = explain(failure)
             job, effects = _end(job, fault, now)
             return job, (*effects, FreeMemory()) if isinstance(fault, OutOfMemory) else effects
         case Stopped() if job.endangered and job.attempt < job.max_attempts + job.fresh:
@@ -391,15 +390,3 @@ def _late(job: Job, now: float) -> Fault:
     detail = f"the timeout passed while the job was {job.phase.value}; most of the time went into {longest}"
     rounded = {name: round(seconds, 3) for name, seconds in spent.items()}
     return DeadlineExceeded(detail, phase=job.phase.value, timings=rounded)
-
-
-_MEMORY_ERRORS = ("OutOfMemoryError", "OOMError", "OOM_EXCEPTION")
-
-
-def _fault(failure: Failed) -> Fault:
-    """A node's exception in the caller's terms. The type tells memory trouble: the text may be the caller's own."""
-    where: dict[str, Any] = {"node_id": failure.node_id, "class_type": failure.class_type}
-    message = scrub(failure.message)
-    if failure.exception_type.rpartition(".")[2] in _MEMORY_ERRORS:
-        return OutOfMemory("the engine ran out of accelerator memory", **where)
-    return ExecutionFailed(message or "the node gave no reason", exception_type=failure.exception_type or None, **where)
