@@ -1,16 +1,20 @@
 """Engines that answer and do nothing: FAILED with the reason, and back by themselves; silence alone is no stall."""
 
 import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 
 from converter import app
+from converter.app import run_replica
 from converter.gate import Limits
-from converter.settings import Settings
+from converter.settings import Settings, load
 from tests.converter.faults.graphs import picture
-from tests.converter.faults.replica import Caller, converter
+from tests.converter.faults.replica import Caller, colors, converter
 from tests.fakes.engine import FakeEngine
 
 QUICK: dict[str, Any] = {"staleness": 0.6, "stall_patience": 0.5}
@@ -50,6 +54,23 @@ async def test_a_worker_that_died_of_our_prompt(engine: FakeEngine) -> None:
         await engine.restart()
         assert (await running).colors == [0x123456]
         await caller.until_ready()
+
+
+async def test_an_engine_of_ours_whose_worker_died_is_restarted_and_the_job_run_again(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m tests.fakes.process {{port}} {tmp_path / 'lived'}"
+    settings = load({"engine_command": command, "port": 0, "staleness": 0.6, "stall_patience": 1.0}, {})
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
+    async with run_replica(settings, environment) as replica, ClientSession() as session:
+        caller = Caller(replica, session)
+        await caller.until_ready()
+        before = replica.watch.instance
+        async with caller.events(picture(0x123456)) as stream:
+            await stream.until("status", state="restarted")
+            last = await stream.last()
+        assert (last.name, colors(last.data)) == ("result", [0x123456])
+        assert replica.watch.instance not in (before, None)
+        assert (await caller.get("/livez")).status == 200
+        assert "converter_engine_restarts_total 1.0" in (await caller.get("/metrics")).body.decode()
 
 
 async def test_a_worker_that_takes_nothing_any_more(engine: FakeEngine) -> None:
