@@ -182,6 +182,18 @@ async def test_what_was_answered_is_there_when_the_engine_is_not(engine: FakeEng
         assert (await caller.run(picture(8))).code == "engine_down"
 
 
+async def test_a_replay_that_is_too_large_to_hold_needs_the_engines_file(engine: FakeEngine) -> None:
+    async with converter(engine.url, keep_bytes=1000) as caller:
+        for _ in range(2):
+            reply = await caller.run(picture(7), KEY | {"Accept": "image/png"}, extra_data=LARGE)
+            assert color_of(reply.body) == 7
+        for path in (engine.folders.root / "output").iterdir():
+            path.unlink()
+        gone = await caller.run(picture(7), KEY, extra_data=LARGE)
+        assert (gone.status, gone.code) == (410, "expired")
+        assert orders(engine) == 1
+
+
 async def test_a_replay_may_be_of_another_format(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
         for accept in ("image/webp", "image/jpeg", "image/png"):
