@@ -1,6 +1,7 @@
 """Latents: what travels between nodes as LATENT.
 
-For: the latents of a batch, and which noise each item gets. Leaves making and using them to the nodes.
+For: the latents of a batch, which noise each item gets, and which part of it is to be drawn. Leaves making and using
+them to the nodes.
 Invariant: a value, never changed; each item has an index.
 """
 
@@ -18,10 +19,14 @@ class Latent:
 
     `indices` has one number for each item, which is added to a sampler's seed: an item keeps its noise in whatever
     batch it is drawn (ComfyUI's `batch_index`).
+
+    `noise_mask` [any, 1, any, any] is 1 where a sampler is to draw and 0 where it is to keep what there is. It is
+    fitted to the samples when they are drawn, so that it may have the size of the picture.
     """
 
     samples: "Tensor"
     indices: Sequence[int]
+    noise_mask: "Tensor | None" = None
 
     @classmethod
     def of(cls, samples: "Tensor") -> Self:
@@ -32,4 +37,20 @@ class Latent:
         """The whole batch `amount` times over, each time with new indices."""
         offset = max(self.indices) - min(self.indices) + 1
         indices = [index + turn * offset for turn in range(amount) for index in self.indices]
-        return type(self)(self.samples.repeat(amount, 1, 1, 1), indices)
+        mask = self.noise_mask
+        if mask is not None and len(mask) > 1:
+            mask = _cycle(mask, len(self.samples)).repeat(amount, 1, 1, 1)
+        return type(self)(self.samples.repeat(amount, 1, 1, 1), indices, mask)
+
+    def fit_mask(self) -> "Tensor | None":
+        """The mask as [batch, 1, height, width] of the samples, the masks taken in turn where there are fewer."""
+        if self.noise_mask is None:
+            return None
+        from torch.nn.functional import interpolate
+
+        fitted = interpolate(self.noise_mask, size=self.samples.shape[2:], mode="bilinear")
+        return _cycle(fitted, len(self.samples))
+
+
+def _cycle(masks: "Tensor", size: int) -> "Tensor":
+    return masks.repeat(-(-size // len(masks)), 1, 1, 1)[:size]

@@ -120,6 +120,10 @@ SAMPLERS: Mapping[str, Sampler] = {
         floor=0.001,
         skips_last_level=True,
     ),
+    # The same with B2, which reaches 0.
+    "uni_pc_bh2": Sampler(
+        _build_unipc, {"solver_order": 3, "solver_type": "bh2"}, preserves_variance=True, skips_last_level=True
+    ),
     # ComfyUI's ddim is its euler: the two are one integrator when no noise is added. DDIMScheduler knows no sigmas.
     "ddim": Sampler(_build_euler),
     # Predict the end, add noise of the next level; whole training steps only, on which its boundary condition rests.

@@ -1,8 +1,12 @@
 """Latents: nodes that make them, repeat them, and turn them into pictures and back.
 
-For: ComfyUI's EmptyLatentImage, RepeatLatentBatch, VAEDecode and VAEEncode. Leaves the networks to `pipelines`.
+For: ComfyUI's EmptyLatentImage, RepeatLatentBatch, VAEDecode, VAEDecodeTiled and VAEEncode. Leaves the networks to
+`pipelines`.
 Invariant: a picture's side is 8 times its latent's.
 """
+
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +15,10 @@ from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes.asking import ask
 from engine.nodes.spec import Context, Input, Node, Output
+from engine.tiling import blend_tiles, cut
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FACTOR = 8
 _CHANNELS = 4  # of Stable Diffusion 1, 2 and XL
@@ -40,19 +48,52 @@ def decode(context: Context, samples: Latent, vae: Handle) -> tuple[object, ...]
     return (np.concatenate(pictures),)
 
 
-def encode(context: Context, pixels: NDArray[np.float32], vae: Handle) -> tuple[object, ...]:
+def decode_tiled(
+    context: Context,
+    samples: Latent,
+    vae: Handle,
+    tile_size: int,
+    overlap: int,
+    temporal_size: int,
+    temporal_overlap: int,
+) -> tuple[object, ...]:
+    """Pictures of latents, decoded in tiles of `tile_size` pixels, so that the device needs memory for one at a time.
+
+    Tiles overlap by `overlap` pixels, a quarter of a tile at most. What is temporal is of videos.
+    """
+    from engine.pipelines import Decoding
+
+    autoencoder = context.service(Models).autoencoder(vae)
+    tile, lap = tile_size // _FACTOR, min(overlap, tile_size // 4) // _FACTOR
+    height, width = samples.samples.shape[2:]
+    total = len(samples.samples) * sum(1 for _ in cut(height, width, tile, lap))
+    done = 0
+
+    def paint(latent: "Tensor", rows: slice, columns: slice) -> NDArray[np.float32]:
+        nonlocal done
+        part: NDArray[np.float32] = ask(context, Decoding(autoencoder, latent[None, :, rows, columns]))[0].numpy()
+        done += 1
+        context.progress(done, total)
+        return part
+
+    pictures = [blend_tiles(height, width, tile, lap, _FACTOR, partial(paint, latent)) for latent in samples.samples]
+    return (np.stack(pictures),)
+
+
+def encode(context: Context, pixels: NDArray[np.float32], vae: Handle) -> tuple[Latent]:
     """Latents of pictures, whose sides are cropped to multiples of 8 around the centre, as ComfyUI does."""
     import torch
 
     from engine.pipelines import Encoding
 
     autoencoder = context.service(Models).autoencoder(vae)
-    pictures = torch.from_numpy(np.array(_crop(pixels)))
+    pictures = torch.from_numpy(np.array(crop(pixels)))
     latents = [ask(context, Encoding(autoencoder, picture[None])) for picture in pictures]
     return (Latent.of(torch.cat(latents)),)
 
 
-def _crop(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def crop(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The middle of pictures [batch, height, width, channels] whose sides are multiples of 8, without alpha."""
     height, width = pixels.shape[1:3]
     top, left = height % _FACTOR // 2, width % _FACTOR // 2
     bottom, right = top + height // _FACTOR * _FACTOR, left + width // _FACTOR * _FACTOR
@@ -97,6 +138,26 @@ NODES = (
         outputs=(Output("IMAGE", tooltip="The decoded pictures."),),
         display_name="VAE Decode",
         description="Turns latents into pictures.",
+    ),
+    Node(
+        class_type="VAEDecodeTiled",
+        function=decode_tiled,
+        category="_for_testing",
+        required={
+            "samples": Input("LATENT"),
+            "vae": Input("VAE"),
+            "tile_size": Input("INT", {"default": 512, "min": 64, "max": 4096, "step": 32}),
+            "overlap": Input("INT", {"default": 64, "min": 0, "max": 4096, "step": 32}),
+            "temporal_size": Input(
+                "INT", {"default": 64, "min": 8, "max": 4096, "step": 4, "tooltip": "For videos; unused."}
+            ),
+            "temporal_overlap": Input(
+                "INT", {"default": 8, "min": 4, "max": 4096, "step": 4, "tooltip": "For videos; unused."}
+            ),
+        },
+        outputs=(Output("IMAGE"),),
+        display_name="VAE Decode (Tiled)",
+        description="Turns latents into pictures in tiles, which takes less memory.",
     ),
     Node(
         class_type="VAEEncode",

@@ -106,6 +106,7 @@ def _sample(
         schedule=denoiser.schedule,
         prediction_type=denoiser.prediction_type,
         guidance=guidance,
+        mask=latent.fit_mask(),
         adds_noise=adds_noise,
     )
     return replace(latent, samples=_carry_out(context, model, denoiser, run) / denoiser.scale)

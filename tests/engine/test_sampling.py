@@ -20,7 +20,7 @@ MEAN, SPREAD = 0.7, 0.5
 LOW = 0.1  # where measured runs stop: the last step into 0 is of first order for all of them
 SCHEDULE = NoiseSchedule.of_alphas(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
 NOTHING = Guidance(torch.zeros(1, 77, 8), torch.zeros(1, 77, 8), 1.0)
-ORDERS = {"euler": 1, "ddim": 1, "heun": 2, "dpm_2": 2, "dpmpp_2m": 2, "uni_pc": 3}
+ORDERS = {"euler": 1, "ddim": 1, "heun": 2, "dpm_2": 2, "dpmpp_2m": 2, "uni_pc": 3, "uni_pc_bh2": 3}
 DETERMINISTIC = sorted(name for name, sampler in SAMPLERS.items() if not sampler.stochastic)
 
 
@@ -168,6 +168,55 @@ def test_an_item_does_not_depend_on_its_neighbours(sampler: str, scheduler: str,
             )
         )
         assert float((together[index] - alone[0]).abs().max()) <= 1e-4
+
+
+def make_masked(sampler: str, mask: Tensor, steps: int = 8, denoise: float = 1.0) -> Sampling:
+    latent = draw_noise(seed_items(9, range(len(mask))), (4, 8, 8))
+    return replace(make_run(sampler, steps=steps, denoise=denoise, latent=latent, indices=range(len(mask))), mask=mask)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_what_a_mask_leaves_out_is_kept(sampler: str, prediction_type: PredictionType) -> None:
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, 2:6, 3:] = 1
+    run = replace(make_masked(sampler, mask), prediction_type=prediction_type)
+    noise = draw_noise(seed_items(3, range(2)), (4, 8, 8))
+    result, asked = carry_out(run)
+    drawn = mask.bool().expand_as(result)
+    assert torch.equal(result[~drawn], run.latent[~drawn])
+    assert float((result - run.latent)[drawn].abs().mean()) > 0.3
+    for each in asked:
+        shown = each.latent * math.hypot(each.sigma, 1)
+        assert torch.allclose(shown[~drawn], (run.latent + each.sigma * noise)[~drawn], atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_mask_of_all_draws_what_no_mask_draws_and_one_of_nothing_nothing(sampler: str) -> None:
+    run = make_masked(sampler, torch.ones(2, 1, 8, 8))
+    plain, _ = carry_out(replace(run, mask=None, generators=seed_items(3, range(2))))
+    assert float((carry_out(run)[0] - plain).abs().max()) <= 1e-3
+    nothing = make_masked(sampler, torch.zeros(2, 1, 8, 8))
+    assert torch.equal(carry_out(nothing)[0], nothing.latent)
+
+
+def test_a_mask_in_between_mixes_what_is_expected_with_what_there_was() -> None:
+    run = make_masked("euler", torch.full((1, 1, 8, 8), 0.25), steps=1)
+    result, asked = carry_out(run)
+    expected = asked[0].estimate(answer(asked[0]))
+    assert torch.allclose(result, 0.25 * expected + 0.75 * run.latent, atol=1e-5)
+
+
+@settings(max_examples=15)
+@given(sampler=st.sampled_from(sorted(SAMPLERS)), denoise=st.floats(0.2, 1), seed=st.integers(0, 99))
+def test_an_item_under_a_mask_does_not_depend_on_its_neighbours(sampler: str, denoise: float, seed: int) -> None:
+    mask = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).round()
+    run = make_masked(sampler, mask, 5, denoise)
+    together, _ = carry_out(run)
+    for index in range(3):
+        only = slice(index, index + 1)
+        own = replace(run, latent=run.latent[only], mask=mask[only], generators=seed_items(3, [index]))
+        assert float((together[only] - carry_out(own)[0]).abs().max()) <= 1e-4
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
