@@ -12,12 +12,17 @@ from engine.nodes.spec import Folders, Preview
 
 S = TypeVar("S")
 
-_WORKFLOW = Path(__file__).parent.parent / "workflows" / "txt2img_tiny.json"
+_WORKFLOWS = Path(__file__).parent.parent / "workflows"
 
 
 def read_default_workflow() -> dict[str, Any]:
     """ComfyUI's default workflow, for the tiny checkpoint and in its size."""
-    workflow: dict[str, Any] = json.loads(_WORKFLOW.read_text(encoding="utf-8"))
+    return read_workflow("txt2img_tiny")
+
+
+def read_workflow(name: str) -> dict[str, Any]:
+    """A workflow as ComfyUI exports it."""
+    workflow: dict[str, Any] = json.loads((_WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     return workflow
 
 

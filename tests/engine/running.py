@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+from collections.abc import Mapping
 from typing import Any
 
 from engine.executor import Executor
@@ -17,12 +18,14 @@ from tests.engine.graphs import Graph
 from tests.engine.waiting import PATIENCE
 
 
-def run_graph(graph: Graph, folders: Folders, **fields: Any) -> Any:
+def run_graph(graph: Graph, folders: Folders, services: Mapping[type, object] | None = None, **fields: Any) -> Any:
     """The history record of a graph that is carried out alone. Raises RefusedError; queue.Empty when it hangs."""
     registry, sent = list_nodes(tests=True), queue.SimpleQueue[Message]()
     submission = read_submission({"prompt": graph, "client_id": "me", **fields})
     valid = validate(submission.graph, registry, folders, submission.targets)
-    executor = Executor(registry, folders, sent.put, services={Numbering: Numbering()}, on_end=lambda: None)
+    executor = Executor(
+        registry, folders, sent.put, services={Numbering: Numbering(), **(services or {})}, on_end=lambda: None
+    )
     with executor:
         prompt_id = executor.submit(submission, valid, executor.take_number(submission)).id
         ended = json.dumps({"node": None, "prompt_id": prompt_id})
