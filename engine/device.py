@@ -8,7 +8,6 @@ Invariant: no other thread touches the accelerator; whoever raises or runs out o
 without it, so that nobody fails for another; if the thread ends without having been told to, the process ends.
 """
 
-import gc
 import logging
 import os
 import threading
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 from engine.batching import Bounds, choose
+from engine.memory import OutOfMemoryError, is_out_of_memory, read_host_memory, read_memory, release_memory
 
 if TYPE_CHECKING:
     import torch
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the program itself failed, so that whoever supervises it starts it again
-
-
-class OutOfMemoryError(RuntimeError):
-    """The accelerator (or, on CPU, the machine) has not enough memory for one request. Named as torch names it."""
 
 
 class DeviceEnded(RuntimeError):
@@ -124,7 +120,7 @@ class Device:
         self._waiting: deque[_Turn] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._memory: Mapping[str, Any] = _read_host_memory()
+        self._memory: Mapping[str, Any] = read_host_memory()
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
 
     def __enter__(self) -> Self:
@@ -239,16 +235,16 @@ class Device:
             else:
                 answers = work.perform_all(place, [turn.work for turn in group], self._bounds.bound(key))
                 self._bounds.confirm(key, rows)
-        self._memory = _read_memory(place)
+        self._memory = read_memory(place.device)
         return answers
 
     def _part(self, group: list[_Turn], error: Exception) -> list[list[_Turn]]:
         """The groups to try in place of one that failed, none if there is nothing left to try."""
         key, rows = group[0].key, sum(turn.rows for turn in group)
-        if key is not None and _is_out_of_memory(error) and (tried := min(rows, self._bounds.bound(key))) > 1:
+        if key is not None and is_out_of_memory(error) and (tried := min(rows, self._bounds.bound(key))) > 1:
             self._bounds.shrink(key, tried)
             error.__traceback__ = None
-            _release_memory()
+            release_memory()
             half = (len(group) + 1) // 2
             return [part for part in (group[:half], group[half:]) if part]
         return [[turn] for turn in group] if len(group) > 1 else []
@@ -271,14 +267,14 @@ class Device:
                 self._waiting.append(following)
 
     def _explain(self, error: Exception) -> Exception:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             return error
         # A new error without the old one's traceback, whose frames hold the tensors that filled the memory.
         explained = OutOfMemoryError(
             f"{self.kind} ran out of memory: {str(error).splitlines()[0] if str(error) else ''}"
         )
         error.__traceback__ = None
-        _release_memory()
+        release_memory()
         return explained
 
 
@@ -301,45 +297,8 @@ def _find_place(kind: str, dtype: str | None) -> Place:
     return Place(device, named)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch has a type of its own for accelerators; its allocator for CPU memory raises a plain RuntimeError.
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
-
-
-def _release_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _read_host_memory() -> dict[str, Any]:
-    page, total_pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    free_pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else total_pages  # not on macOS
-    total, free = page * total_pages, page * free_pages
-    return {"index": None, "vram_total": total, "vram_free": free, "torch_vram_total": total, "torch_vram_free": free}
-
-
-def _read_memory(place: Place) -> dict[str, Any]:
-    if place.device.type != "cuda":
-        return _read_host_memory()
-    import torch
-
-    free, total = torch.cuda.mem_get_info(place.device)
-    reserved, allocated = torch.cuda.memory_reserved(place.device), torch.cuda.memory_allocated(place.device)
-    return {
-        "index": place.device.index or 0,
-        "vram_total": total,
-        "vram_free": free + reserved - allocated,
-        "torch_vram_total": reserved,
-        "torch_vram_free": reserved - allocated,
-    }
-
-
 class Release:
     """Give memory that nothing refers to any more back to the system."""
 
     def perform(self, place: Place) -> None:
-        _release_memory()
+        release_memory()

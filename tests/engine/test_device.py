@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.device import EXIT_CODE, Device, DeviceEnded, OutOfMemoryError, Place
+from engine.device import EXIT_CODE, Device, DeviceEnded, Place
+from engine.memory import OutOfMemoryError
 
 DEADLINE = 30.0
 
