@@ -134,14 +134,14 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
     async with AsyncExitStack() as stack:
         with _listening(settings):  # first of all: an engine that is started in vain may cost minutes
             door = await stack.enter_async_context(Door(settings.host, settings.port))
-        url, command = _engine(settings, environment, stack)
+        url, command, scratch = _engine(settings, environment, stack)
         client = await stack.enter_async_context(EngineClient(url, clock=loop.time))
         link = EngineLink(client, watch)
         child = None
         if command is not None:
             policy = Policy(budget=settings.restart_budget, window=settings.restart_window)
             on_event = partial(watch.child_event, link=link)
-            child = Supervisor(command, {**environment, "PYTHONUNBUFFERED": "1"}, policy, on_event)
+            child = Supervisor(command, {**environment, "PYTHONUNBUFFERED": "1"}, policy, on_event, scratch=scratch)
             await stack.enter_async_context(child)
         link.attach(await stack.enter_async_context(Session(url, link)))
         means = _means(settings, link, watch, metrics)
@@ -228,20 +228,20 @@ def _limits(settings: Settings) -> Limits:
 
 def _engine(
     settings: Settings, environment: Mapping[str, str], stack: AsyncExitStack
-) -> tuple[str, Sequence[str] | None]:
-    """Where the engine answers, and the command that starts it, None where it runs already.
+) -> tuple[str, Sequence[str] | None, str]:
+    """Where the engine answers, the command that starts it (None where it runs already), and a folder of its own.
 
     In a command `{port}` stands for a free port; else its own `--port` counts, or ComfyUI's default.
     """
     if settings.engine_url is not None:
-        return settings.engine_url, None
+        return settings.engine_url, None, ""
     if settings.engine_command is not None:
         program = settings.engine_command[0]
         if shutil.which(program, path=environment.get("PATH", os.defpath)) is None:
             raise CannotStart(f"the engine can't be started: there is no program {program}")
         port = free_port() if any("{port}" in word for word in settings.engine_command) else None
         command = tuple(word.replace("{port}", str(port)) for word in settings.engine_command)
-        return f"http://127.0.0.1:{port or _own_port(command)}", command
+        return f"http://127.0.0.1:{port or _own_port(command)}", command, ""
     if importlib.util.find_spec("engine") is None or importlib.util.find_spec("torch") is None:
         raise CannotStart(
             "there is no engine: name one with --engine-url or --engine-command, or install the embedded one "
@@ -251,7 +251,7 @@ def _engine(
     # Replicas on one machine share models and outputs, but not the files that an engine removes when it starts.
     temp = stack.enter_context(TemporaryDirectory(prefix="converter-engine-"))
     command = (sys.executable, "-m", "engine", "--demo", "--port", str(port), "--temp-dir", temp)
-    return f"http://127.0.0.1:{port}", command
+    return f"http://127.0.0.1:{port}", command, temp
 
 
 def _own_port(command: Sequence[str]) -> int:
@@ -333,5 +333,6 @@ async def _drain(replica: Replica, grace: float, delay: float) -> None:
             await asyncio.sleep(delay)
             replica.gate.close()
             await replica.jobs.idle()
+            await replica.jobs.fetched()
     replica.gate.close()
     replica.jobs.give_up()

@@ -21,12 +21,14 @@ class Fault(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
-    retry: ClassVar[Retry] = "same"
+    retry: Retry = "same"
 
     def __init__(self, detail: str, *, retry_after: int | None = None, **extensions: Any) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
+        if retry_after is not None:
+            self.retry = "later"
         self.extensions = {key: value for key, value in extensions.items() if value is not None}
 
     def problem(self) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class Gate:
         self._holders: dict[str, Holder] = {}
         self._ids = count(1)
         self._sign_at = 0.0
+        self._first: str | None = None
+        self._first_since = 0.0
         self.closed = False
         self.on_stall: Callable[[str], None] = lambda reason: None
         metrics.capacity.set(limits.admission.capacity)
@@ -104,6 +106,9 @@ class Gate:
         """Step the admission machine; raises the fault if the event's own ticket is refused."""
         before = admission.depth(self._admission)
         self._admission, effects = admission.step(self._admission, event, self._now())
+        first = next(iter(self._admission.engaged), None)
+        if first != self._first:
+            self._first, self._first_since = first, self._now()
         depth = admission.depth(self._admission)
         if depth != before:
             self.observe(readiness.Depth(depth))
@@ -140,8 +145,15 @@ class Gate:
         return admission.position(self._admission, ticket_id)
 
     def estimate(self, ticket_id: str) -> float | None:
-        """Seconds until the engine should be done with the ticket's prompt."""
-        return admission.estimate(self._admission, ticket_id)
+        """Seconds until the engine should be done with the ticket's prompt; None if nobody can tell, as once the
+        prompt that all wait for has taken longer than prompts do.
+        """
+        seconds = admission.estimate(self._admission, ticket_id)
+        if not seconds or self._first is None:
+            return seconds
+        left = seconds - (self._now() - self._first_since)
+        overdue = self.service is not None and self._now() - self._first_since > self.service
+        return None if overdue else left
 
     # The engine -----------------------------------------------------------------------------------------------------
 

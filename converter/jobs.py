@@ -29,6 +29,9 @@ from converter.telemetry import Metrics
 WITHDRAWAL = 5.0
 """Seconds that the engine is given at the end to let go of what is given up."""
 
+RETURN = 30.0
+"""Seconds after the end of a job within which a caller who polls it is back."""
+
 
 class Jobs:
     """All jobs of one replica, as an async context manager that owns their tasks.
@@ -78,6 +81,14 @@ class Jobs:
         """Wait until no job is being carried."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def fetched(self) -> None:
+        """Wait until those who poll jobs that go on alone have been told how they ended; each has `RETURN` for that."""
+        for run in self._archive.records():
+            if run.alone and run.ended_at is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(run.ended_at + RETURN):
+                        await run.told.wait()
 
     def name(self) -> str:
         """A fresh id; it begins with this replica's tag, so that a load balancer can route it back."""

@@ -48,7 +48,7 @@ STATES = {
 
 class Run:
     """One job being carried. `kept`: its outputs are held in memory, to be answered again; `alone`: it goes on without
-    a caller; `claim`: the idempotency key that it stands for.
+    a caller; `claim`: the idempotency key that it stands for. `told` is set once somebody was told how it ended.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Run:
         self.chronicle = Chronicle(order.workflow)
         self.outcome: asyncio.Future[deeds.Outcome] = asyncio.get_running_loop().create_future()
         self.ended_at: float | None = None
+        self.told = asyncio.Event()
         self._means = means
         self._place = place
         self._followed: str | None = None
@@ -85,7 +86,12 @@ class Run:
         deadline = place.taken_at + order.timeout
         self._errands = Errands(means, order, staging)
         self._state, self._first = job.begin(
-            deadline, means.max_attempts, self._now(), stages=staging.needed, wanted=order.foreseen
+            deadline,
+            means.max_attempts,
+            self._now(),
+            stages=staging.needed,
+            wanted=order.foreseen,
+            begun=place.taken_at,
         )
         place.hold(self)
 

@@ -76,7 +76,19 @@ def _read_device(text: str) -> str:
     """The name as it is; a wrong one would be noticed only by the first prompt that needs a model."""
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", text):
         raise argparse.ArgumentTypeError(f"must be cpu, cuda, cuda:NUMBER or mps, not {text!r}")
+    if text != "cpu" and not _has(text):
+        raise argparse.ArgumentTypeError(f"there is no {text} on this machine, or torch has no support for it")
     return text
+
+
+def _has(name: str) -> bool:
+    """Whether there is such an accelerator. Takes seconds, since torch has to be imported."""
+    import torch
+
+    device = torch.device(name)
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return (device.index or 0) < torch.cuda.device_count()
 
 
 def _read_count(text: str) -> int:

@@ -29,9 +29,6 @@ JOB_ID = web.RequestKey("job_id", str)
 REPLAYED = web.RequestKey("replayed", bool)
 """Whether the answer was known before the request came."""
 
-HOW_TO_CHOOSE = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
-"""What a caller can do who accepts one output and would get several."""
-
 STALL = 60.0
 """Seconds for which a reader may take nothing before its answer is aborted."""
 
@@ -92,11 +89,13 @@ def _call(item: Item, wish: Wish) -> str | None:
 
 def _not_acceptable(items: Sequence[Item], place: str) -> NotAcceptable:
     if len(items) == 1:
-        detail = f"the output is {items[0].output.content_type}, which the Accept header does not allow"
+        kind = items[0].output.content_type.partition(";")[0]
+        detail = f"the output is {kind}, which the Accept header does not allow; accept it, or application/json"
     else:
-        detail = f"the job made {len(items)} outputs, and the Accept header allows only one"
+        detail = f"the job made {len(items)} outputs, and the Accept header allows only one; accept multipart/mixed or "
+        detail += "application/json"
     nodes = sorted({item.output.node_id for item in items})
-    return NotAcceptable(f"{detail}; {HOW_TO_CHOOSE}; the result is at {place}", location=place, nodes=nodes)
+    return NotAcceptable(f"{detail}: the result is at {place}", location=place, nodes=nodes)
 
 
 class _Single:
@@ -188,6 +187,7 @@ async def stream(
                 if not run.chronicle.since(sequence):
                     await _write(request, response, sse.comment())
     await response.write_eof()
+    run.told.set()
     return response
 
 

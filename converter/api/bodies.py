@@ -16,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
 from converter.core.order import Part
+from converter.core.workflow import clip
 from converter.errors import InvalidRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 
 M = TypeVar("M", bound=BaseModel)
@@ -65,7 +66,8 @@ def _check_headers(request: web.Request, bounds: Bounds) -> None:
     if request.content_length is not None and request.content_length > bounds.size:
         raise TooLarge(f"the body is larger than {bounds.size} bytes")
     if request.content_type not in MEDIA_TYPES and "Content-Type" in request.headers:
-        raise UnsupportedMediaType("the body must be application/json or multipart/form-data")
+        given = clip(request.content_type, 100)
+        raise UnsupportedMediaType(f"the body must be application/json or multipart/form-data, not {given}")
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ENCODINGS:
         raise UnsupportedMediaType(f"the body's Content-Encoding must be one of {', '.join(ENCODINGS)}")
 
@@ -176,7 +178,10 @@ def validate(model: type[M], document: object) -> M:
         return model.model_validate(document)
     except ValidationError as error:
         problems = [
-            {"pointer": _point(problem["loc"]), "detail": _explain(problem["type"], problem["msg"])}
+            {
+                "pointer": _point(problem["loc"]),
+                "detail": _explain(problem["type"], problem["msg"], problem.get("ctx", {})),
+            }
             for problem in error.errors(include_url=False, include_input=False)[:MAX_PROBLEMS]
         ]
         if error.error_count() > MAX_PROBLEMS:
@@ -188,6 +193,32 @@ def _point(location: tuple[int | str, ...]) -> str:
     return "".join("/" + str(step)[:64].replace("~", "~0").replace("/", "~1") for step in location)
 
 
-def _explain(kind: str, message: str) -> str:
-    sentences = {"extra_forbidden": "no such field", "missing": "is required"}
-    return sentences.get(kind, message.removeprefix("Value error, "))
+_SENTENCES: Mapping[str, str] = {
+    "extra_forbidden": "no such field",
+    "missing": "is required",
+    "string_type": "must be text",
+    "string_unicode": "must be text that unicode has",
+    "string_pattern_mismatch": "must match {pattern}",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} entries or fewer",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+}
+"""What is said of pydantic's kinds of errors, as far as the models of the doors can have them."""
+
+
+def _explain(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
+    return _SENTENCES.get(kind, "is not valid").format_map(shown)

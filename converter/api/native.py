@@ -15,14 +15,16 @@ from typing import Annotated, Any, Literal, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from converter.api.answers import HOW_TO_CHOOSE, JOB_ID, REPLAYED, REQUEST_ID, send_json, send_raw, stream
+from converter.api.answers import JOB_ID, REPLAYED, REQUEST_ID, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
+from converter.core import admission
 from converter.core.idempotency import Claim, fingerprint, read_key
+from converter.core.media import media_inputs
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, fill, schema
-from converter.core.workflow import MAX_DEPTH, UI_EXPORT, is_deep
-from converter.errors import Fault, NotAcceptable, NotFound, QueueFull
+from converter.core.workflow import MAX_DEPTH, UI_EXPORT, clip, is_deep
+from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound, QueueFull
 from converter.gate import Gate
 from converter.jobs import Jobs
 from converter.media.outputs import Item
@@ -209,9 +211,11 @@ class Native:
     def _foresee(self, order: Order, wish: Wish) -> Order:
         """The order with what the workflow shows of its outputs; refused if they could not be answered in the end."""
         nodes = self._jobs.foresee(order) or ()
+        _refuse_strays(order)
         if wish.shape is Shape.RAW and not wish.multipart and len(nodes) > 1:
             detail = f"the workflow has {len(nodes)} outputs, and the Accept header allows only one"
-            raise NotAcceptable(f"{detail}; {HOW_TO_CHOOSE}", nodes=list(nodes))
+            choice = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
+            raise NotAcceptable(f"{detail}; {choice}", nodes=list(nodes))
         return replace(order, foreseen=nodes)
 
     async def _answer(
@@ -237,6 +241,7 @@ class Native:
         """The answer when the job has ended."""
         outcome = await asyncio.shield(run.outcome)
         if isinstance(outcome, Fault):
+            run.told.set()
             raise outcome
         if run.kept:
             return await self._send_again(request, run, wish, selection)
@@ -247,9 +252,11 @@ class Native:
             raise
 
     async def _send(self, request: web.Request, run: Run, items: Sequence[Item], wish: Wish) -> web.StreamResponse:
-        if wish.shape is Shape.RAW:
-            return await send_raw(request, run, items, wish, self._place(run))
-        return await send_json(request, run, items)
+        raw = wish.shape is Shape.RAW
+        answer = send_raw(request, run, items, wish, self._place(run)) if raw else send_json(request, run, items)
+        response = await answer
+        run.told.set()
+        return response
 
     def _accepted(self, run: Run, preference: Preference) -> web.Response:
         headers = {"Location": self._place(run), "Preference-Applied": preference.applied}
@@ -267,8 +274,12 @@ class Native:
         if wish.shape is Shape.STREAM:
             return await self.watch_job(request)
         if run.state != "succeeded":
+            if run.outcome.done():
+                run.told.set()
+            if wish.shape is Shape.RAW:
+                raise _explain_absence(run)
             return web.json_response(self._describe(run, request[REQUEST_ID]))
-        return await self._send_again(request, run, wish)
+        return await self._send_again(request, run, wish, _reselect(run, wish))
 
     def _find(self, request: web.Request) -> Run:
         run = self._jobs.find(request.match_info["id"])
@@ -292,6 +303,7 @@ class Native:
     async def cancel_job(self, request: web.Request) -> web.Response:
         """`POST /v1/jobs/ID/cancel`: idempotent; answers the state that the job is in by then."""
         run = self._jobs.cancel(self._find(request).id)
+        run.told.set()
         return web.json_response(self._describe(run, request[REQUEST_ID]))
 
     def _describe(self, run: Run, request_id: str = "") -> dict[str, Any]:
@@ -327,12 +339,44 @@ class Native:
         return self._templates[name]
 
 
+def _refuse_strays(order: Order) -> None:
+    """Parts that no input refers to are a mistake, as unknown fields are."""
+    strays = set(order.parts)
+    if strays:
+        strays -= {media.value for media in media_inputs(order.workflow, order.media) if media.kind == "part"}
+    if strays:
+        problems = [f'no input refers to the part "{clip(name, 64)}"' for name in sorted(strays)]
+        raise InvalidRequest([{"pointer": "", "detail": problem} for problem in problems])
+
+
 def _select(body: Common, wish: Wish) -> Selection:
     """Which outputs are answered, and how: who accepts a single picture format and names no other gets that one."""
     outputs = body.outputs
+    if wish.shape is Shape.RAW and outputs.format is not None and wish.excludes(outputs.format):
+        raise NotAcceptable(f"outputs.format is {outputs.format}, which the Accept header does not allow")
     accepted = wish.format if wish.shape is Shape.RAW else None
     nodes = None if outputs.nodes is None else tuple(outputs.nodes)
     return Selection(nodes, outputs.format or accepted, outputs.quality)
+
+
+def _reselect(run: Run, wish: Wish) -> Selection | None:
+    """What one asks for who comes back, where a picture would have to be in another format than it is."""
+    wanted = wish.format if wish.shape is Shape.RAW else None
+    pictures = [item.output.content_type for item in run.items if item.output.kind == "image"]
+    if wanted is None or all(wish.takes(content_type) for content_type in pictures):
+        return None
+    return replace(run.order.selection, format=wanted)
+
+
+def _explain_absence(run: Run) -> Fault:
+    """Why a job that has not succeeded has no bytes."""
+    outcome = run.outcome.result() if run.outcome.done() else None
+    if isinstance(outcome, Fault):
+        return outcome
+    seconds = run.status()["estimated_seconds"] or admission.UNMEASURED
+    retry_after = admission.retry_after(seconds, random.random())
+    detail = f"the job is not finished yet, it is {run.state}; application/json tells how far it is"
+    return NotAcceptable(detail, retry_after=retry_after)
 
 
 def _summarize(template: Template) -> dict[str, Any]:

@@ -154,7 +154,10 @@ def _describe_other_faults() -> dict[str, Any]:
 
 def _problem(description: str, shape: Schema, headers: Iterable[str], *, located: bool) -> dict[str, Any]:
     """`located`: the answer may say where the result is."""
-    place = {"Location": {"description": "Where the result is, if there is one.", "schema": {"type": "string"}}}
+    place = {
+        "Location": {"description": "Where the result is, if there is one.", "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds after which the job may have ended.", "schema": {"type": "integer"}},
+    }
     return {
         "description": description,
         "headers": _refer_to_headers(*headers) | (place if located else {}),

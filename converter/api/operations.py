@@ -247,14 +247,15 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "Show a job, with its result once there is one",
         {
             200: Answer(
-                "The result, or how far the job is: what is no result is always JSON.",
+                "The result; or, where JSON is acceptable, how far the job is or how it failed.",
                 {"application/json": {"anyOf": [refer("Result"), refer("Job")]}, **_MEDIA},
                 ("X-Job-Id", "Content-Disposition"),
             )
         },
-        "`Accept` decides on the answer as it does for the request that began the job.",
+        "`Accept` decides on the answer as it does for the request that began the job. Who accepts bytes alone is told "
+        "by a 406 that the job has not ended, and by its own fault how it failed.",
         parameters=("id", "Last-Event-ID"),
-        faults=(NotFound, NotAcceptable, Expired, EngineFailed),
+        faults=(NotFound, NotAcceptable, Expired, *_FAILURES, Shed, Draining, EngineDown),
     ),
     ("GET", "/v1/jobs/{id}/events"): Operation(
         "watch_job",

@@ -239,7 +239,7 @@ def _describe_problem() -> Schema:
         "exception_type": TEXT,
         "queue": _HEALTH["queue"],
         "phase": _about(TEXT, "Where the job was when its time was up."),
-        "timings": _object(_TIMINGS),
+        "timings": refer("Timings"),
         "nodes": _about(_list(TEXT), "The nodes that would answer."),
         "location": _about(TEXT, "Where the result is."),
         "allow": TEXT,

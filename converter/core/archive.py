@@ -57,6 +57,10 @@ class Archive(Generic[R]):
         self._size += size
         self._tidy(now)
 
+    def records(self) -> list[R]:
+        """The lasting records, oldest first."""
+        return [entry.record for entry in self._lasting.values()]
+
     def find(self, id: str, now: float) -> R | None:
         """The record, if it is still there."""
         self._tidy(now)

@@ -97,7 +97,7 @@ class Timings(NamedTuple):
 
 
 class Job(NamedTuple):
-    """The state of a job. `deadline` is a moment.
+    """The state of a job. `deadline` is a moment, as is `begun`: when its request came.
 
     attempt: prompts that may have reached the engine, at most `max_attempts`, and one more that is `fresh`. turn: a
     place at the engine is held. alone: its next prompt, or this one, is the only one of ours at the engine; kills:
@@ -109,6 +109,7 @@ class Job(NamedTuple):
     deadline: float
     max_attempts: int
     timings: Timings
+    begun: float
     attempt: int = 0
     turn: bool = False
     fresh: bool = False
@@ -123,13 +124,19 @@ class Job(NamedTuple):
 
 
 def begin(
-    deadline: float, max_attempts: int, now: float, *, stages: bool, wanted: Iterable[str] = ()
+    deadline: float,
+    max_attempts: int,
+    now: float,
+    *,
+    stages: bool,
+    wanted: Iterable[str] = (),
+    begun: float | None = None,
 ) -> tuple[Job, Effects]:
     """A job that was just admitted. `stages`: it has inputs that must be put where the engine can read them; `wanted`:
-    the output nodes that will answer, as far as that is known.
+    the output nodes that will answer, as far as that is known; `begun`: when its request came, if not now.
     """
     phase = Phase.STAGING if stages else Phase.WAITING
-    job = Job(phase, deadline, max_attempts, Timings(now), wanted=frozenset(wanted))
+    job = Job(phase, deadline, max_attempts, Timings(now), now if begun is None else begun, wanted=frozenset(wanted))
     return job, (Stage() if stages else Ready(),)
 
 
@@ -388,5 +395,5 @@ def _late(job: Job, now: float) -> Fault:
     spent = timings(job, now)
     longest = max(spent, key=lambda name: spent[name])
     detail = f"the timeout passed while the job was {job.phase.value}; most of the time went into {longest}"
-    rounded = {name: round(seconds, 3) for name, seconds in spent.items()}
+    rounded = {name: round(seconds, 3) for name, seconds in {**spent, "total": now - job.begun}.items()}
     return DeadlineExceeded(detail, phase=job.phase.value, timings=rounded)

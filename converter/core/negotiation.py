@@ -50,6 +50,11 @@ class Wish:
         """Whether several outputs may be answered as multipart/mixed: only if that is named."""
         return any(r.type == "multipart" and r.subtype in ("mixed", "*") and r.quality > 0 for r in self.ranges)
 
+    def excludes(self, format: Format) -> bool:
+        """Whether nothing but pictures is acceptable, and none of this format."""
+        pictures = all(r.type == "image" for r in self.ranges if r.quality > 0)
+        return pictures and not self.takes(f"image/{format}")
+
     @property
     def format(self) -> Format | None:
         """The one picture format that is acceptable, if there is just one."""

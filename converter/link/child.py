@@ -61,14 +61,16 @@ async def run_child(
     stop: asyncio.Event,
     on_start: Callable[[int], None],
     on_line: Callable[[str], None],
+    scratch: str = "",
 ) -> Ending:
     """Run the command, with exactly this environment, until it ends; returns when nothing of it is left.
 
     `on_start` is called with its process id once it runs, `on_line` with each line of its output. When `stop` is
     set, its group gets SIGTERM, and SIGKILL after `patience` seconds; on cancellation it gets SIGKILL at once.
+    `scratch` is a folder that goes with it if the converter is killed.
     """
     try:
-        spawned = _spawn(command, environment, patience)
+        spawned = _spawn(command, environment, patience, scratch)
     except OSError as error:
         return Ending(None, f"could not be started: {error.strerror}")
     try:
@@ -88,7 +90,7 @@ async def run_child(
     return ending
 
 
-def _spawn(command: Sequence[str], environment: Mapping[str, str], patience: float) -> _Spawned:
+def _spawn(command: Sequence[str], environment: Mapping[str, str], patience: float, scratch: str) -> _Spawned:
     """Start the guard in its own session: a terminal's Ctrl-C does not reach it or its child."""
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         lifeline, guarded = socket.socketpair()
@@ -99,7 +101,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], patience: flo
         theirs.callback(os.close, inlet)
         lifeline.setblocking(False)
         guard = subprocess.Popen(  # noqa: S603 - the command is the operator's own, and no shell reads it
-            [sys.executable, "-I", "-S", GUARD, str(guarded.fileno()), str(patience), *command],
+            [sys.executable, "-I", "-S", GUARD, str(guarded.fileno()), str(patience), scratch, *command],
             stdin=subprocess.DEVNULL,
             stdout=inlet,
             stderr=inlet,

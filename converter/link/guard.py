@@ -1,8 +1,9 @@
 """The process between the converter and its engine, which ends the engine when the converter is gone.
 
-Run as `python -I -S guard.py LIFELINE PATIENCE COMMAND...`, as the leader of a session and process group of its own.
-LIFELINE is the number of an inherited socket whose other end only the converter holds, PATIENCE is in seconds. The
-command runs in the guard's group. When the lifeline ends (the converter shut it down, or died in whatever way), the
+Run as `python -I -S guard.py LIFELINE PATIENCE SCRATCH COMMAND...`, as the leader of a session and process group of its
+own. LIFELINE is the number of an inherited socket whose other end only the converter holds, PATIENCE is in seconds,
+SCRATCH a folder that is removed after the engine if the converter is gone by then and can't do so; "" is none.
+The command runs in the guard's group. When the lifeline ends (the converter shut it down, or died in whatever way), the
 group gets SIGTERM, and SIGKILL when the command has not ended within the patience; when the command ends by itself,
 what it left in the group gets SIGKILL at once.
 
@@ -27,13 +28,15 @@ SILENCED = (*ENDING, signal.SIGPIPE, signal.SIGXFSZ)
 """What is ignored here (the last two by Python itself) and must not be in the command."""
 
 
-def guard(lifeline: int, patience: float, command: list[str]) -> None:
+def guard(lifeline: int, patience: float, scratch: str, command: list[str]) -> None:
     """Run the command until it ends or the lifeline does; returns only if the caller leads no group of its own."""
     if os.getpgrp() != os.getpid():
         sys.exit("guard.py kills its whole process group: it is started by the converter only")
     try:
         os.set_inheritable(lifeline, False)
-        report(lifeline, watch(lifeline, patience, command))
+        told = report(lifeline, watch(lifeline, patience, command))
+        if scratch and not told:
+            remove(scratch)
     finally:
         os.killpg(0, signal.SIGKILL)
 
@@ -77,13 +80,20 @@ def wake_on_child() -> int:
     return woken
 
 
-def report(lifeline: int, line: str) -> None:
-    """Tell the converter, if it still lives."""
+def report(lifeline: int, line: str) -> bool:
+    """Tell the converter, if it still lives; whether it does."""
     try:
-        os.write(lifeline, f"{line}\n".encode())
+        return os.write(lifeline, f"{line}\n".encode()) > 0
     except OSError:
-        return
+        return False
+
+
+def remove(folder: str) -> None:
+    """Remove a folder with all that is in it."""
+    import shutil  # takes memory that a guard does not need until its end
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+    guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -79,7 +79,8 @@ class Supervisor:
 
     `environment` is the whole environment of the child. `on_event` is called in the event loop, in order, and must
     not block; an error that it raises ends the context. `patience` is in seconds, between SIGTERM and SIGKILL.
-    Leaving the context takes at most the patience and a few seconds.
+    `scratch` is a folder of the child's own, which its guard removes if we are killed. Leaving the context takes at
+    most the patience and a few seconds.
     """
 
     def __init__(
@@ -90,10 +91,12 @@ class Supervisor:
         on_event: Callable[[Event], None],
         *,
         patience: float = 5.0,
+        scratch: str = "",
     ) -> None:
         self._command = tuple(command)
         self._environment = dict(environment)
         self._patience = patience
+        self._scratch = scratch
         self._on_event = on_event
         self._restarts = Restarts.begin(policy)
         self._tail: deque[str] = deque(maxlen=TAIL)
@@ -151,7 +154,7 @@ class Supervisor:
             self._advance(restarts.Launched())
             try:
                 ending = await run_child(
-                    self._command, self._environment, self._patience, life.stop, self._started, self._log
+                    self._command, self._environment, self._patience, life.stop, self._started, self._log, self._scratch
                 )
             finally:
                 self._life = None

@@ -130,6 +130,13 @@ def test_a_device_that_there_is_not_is_refused_before_it_listens(tmp_path: Path)
     assert "must be cpu, cuda, cuda:NUMBER or mps, not 'gpu'" in ended.stderr
 
 
+def test_an_accelerator_that_there_is_not_is_refused_before_it_listens(tmp_path: Path) -> None:
+    arguments = [*command(tmp_path), "--device", "cuda:63"]
+    ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "there is no cuda:63 on this machine" in ended.stderr
+
+
 def test_without_test_nodes_there_are_none(tmp_path: Path) -> None:
     arguments = [argument for argument in command(tmp_path) if argument != "--test-nodes"]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from converter import jobs
+from converter.app import _drain
 from converter.core import readiness
-from tests.converter.faults.graphs import loaded, picture
+from tests.converter.faults.graphs import loaded, passed_through, picture
 from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import converter
 from tests.fakes.engine import FakeEngine
@@ -81,3 +83,36 @@ async def test_a_replica_that_ends_takes_its_work_from_the_engine(engine: FakeEn
         caller.replica.jobs.give_up()
     await engine.until_idle()
     assert engine.interrupts == [engine.posted_prompts[1]]
+
+
+@pytest.mark.parametrize(("prompt", "told"), [("picture", "job"), ("picture", "events"), ("broken", "job")])
+async def test_a_job_that_somebody_polls_is_told_before_the_replica_ends(
+    engine: FakeEngine, prompt: str, told: str
+) -> None:
+    async with converter(engine.url) as caller:
+        graph = picture(1) if prompt == "picture" else passed_through("TestRaise", kind="ValueError", message="no")
+        await caller.run(graph, {"Prefer": "respond-async"}, id="polled")
+        end = asyncio.create_task(_drain(caller.replica, grace=30.0, delay=0.0))
+        await caller.until(lambda: not caller.tickets and caller.replica.jobs.find("polled").outcome.done())
+        assert (await caller.get("/readyz")).document["state"] == "DRAINING"
+        assert not end.done()
+        if told == "job":
+            assert (await caller.job("polled"))["status"] in ("succeeded", "failed")
+        else:
+            async with caller.watch("polled") as stream:
+                assert (await stream.last()).name == "result"
+        async with asyncio.timeout(10):
+            await end
+
+
+async def test_nobody_is_waited_for_who_has_been_told_or_does_not_come(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "RETURN", 0.1)
+    async with converter(engine.url) as caller:
+        await caller.run(picture(1), {"Prefer": "respond-async, wait=30"})
+        await caller.run(picture(2))
+        await caller.run(picture(3), {"Prefer": "respond-async"}, id="forgotten")
+        async with asyncio.timeout(10):
+            await _drain(caller.replica, grace=30.0, delay=0.0)
+        assert not caller.replica.jobs.find("forgotten").told.is_set()

@@ -50,6 +50,26 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("killed", [True, False])
+async def test_the_engines_folder_goes_with_a_converter_that_can_not_remove_it(tmp_path: Path, killed: bool) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "file").touch()
+    program = PARENT.replace("patience=0.2", f"patience=0.2, scratch={str(scratch)!r}")
+    if not killed:
+        program = program.replace("await asyncio.Event().wait()", "break_off = True")
+    parent = await asyncio.create_subprocess_exec(*python(program), cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert await parent.stdout.readline() == b"ready\n"
+    family = [process.pid for process in psutil.Process(parent.pid).children(recursive=True)]
+    if killed:
+        parent.kill()
+        await until(lambda: not scratch.exists() and not any(lives(pid) for pid in family))
+    assert await parent.wait() == (-signal.SIGKILL if killed else 0)
+    assert scratch.exists() is not killed
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_killed_converter_leaves_nothing(number: signal.Signals) -> None:
     parent = await asyncio.create_subprocess_exec(*python(PARENT), cwd=ROOT, stdout=asyncio.subprocess.PIPE)
@@ -78,7 +98,7 @@ def test_adopted_orphans_are_reaped() -> None:
 
 async def test_guard_without_a_group_of_its_own_refuses() -> None:
     guard = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", child.GUARD, "0", "1", "true", stderr=asyncio.subprocess.PIPE
+        sys.executable, "-I", "-S", child.GUARD, "0", "1", "", "true", stderr=asyncio.subprocess.PIPE
     )
     _, said = await guard.communicate()
     assert guard.returncode == 1
@@ -91,7 +111,7 @@ async def test_guard_does_not_start_anything_for_a_dead_converter(tmp_path: Path
     with lifeline, guarded:
         lifeline.shutdown(socket.SHUT_WR)
         guard = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", child.GUARD, str(guarded.fileno()), "1", "touch", str(mark)),
+            *(sys.executable, "-I", "-S", child.GUARD, str(guarded.fileno()), "1", "", "touch", str(mark)),
             pass_fds=(guarded.fileno(),),
             start_new_session=True,
         )
