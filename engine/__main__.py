@@ -25,11 +25,12 @@ from pathlib import Path
 from engine.cache import Cache
 from engine.device import EXIT_CODE, Device, end_process
 from engine.executor import Executor
-from engine.models import Models, Preload, list_checkpoints
+from engine.models import Models, Preload
 from engine.nodes.numbering import Numbering
 from engine.nodes.registry import list_nodes
 from engine.nodes.spec import Folders
 from engine.server import Server, describe_features, listen
+from engine.shelves import list_checkpoints
 from engine.sockets import Hub
 from engine.tiny import provide_demo
 
@@ -126,7 +127,7 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         device = stack.enter_context(
             Device(options.device, dtype=options.dtype, max_rows=options.max_rows, on_end=end_process)
         )
-        models = Models(device, folders.models / "checkpoints", max_bytes=options.models_mb << 20)
+        models = Models(device, folders.models, max_bytes=options.models_mb << 20)
         executor = stack.enter_context(
             Executor(
                 registry,

@@ -1,78 +1,103 @@
-"""Checkpoints: folders in diffusers' format, read part by part.
+"""Checkpoints: what a model's components make together.
 
-For: making the parts of `pipelines` from the components that a folder names, on the CPU, and moving them to the device.
-Leaves which parts stay in memory to `models`.
-Invariant: weights are read from safetensors files of the folder, never fetched and never unpickled; a component of a
-class that this engine does not run is refused by name.
+For: the parts of `pipelines` and `texts`, with the numbers that its configuration has for them, and their way to the
+device. Leaves reading components to `components`, and which parts stay in memory to `models`.
+Invariant: a model of a family that this engine does not run is refused by name.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
+from engine.components import load_component, load_network, read_index, read_json
 from engine.device import Place
 from engine.errors import ModelError
-from engine.pipelines import Autoencoder, Denoiser, TextEncoder
+from engine.loras import Lora
+from engine.pipelines import Autoencoder, Denoiser
 from engine.schedules import NoiseSchedule
+from engine.shelves import INDEX, Source
+from engine.texts import TextEncoder, Tower
 
 Part: TypeAlias = Denoiser | TextEncoder | Autoencoder
+Strength: TypeAlias = tuple[Lora, float]
 
-# Components are imported one by one: the packages' own front doors import far more, torchvision where it is present.
-
-
-def _load_unet(folder: Path, **options: Any) -> Any:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True, **options)
-
-
-def _load_autoencoder(folder: Path, **options: Any) -> Any:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True, **options)
+_PREDICTIONS = ("epsilon", "v_prediction")
+_OTHER_NOISE = ("EDM", "FlowMatch")
+_WAYS_IN = (None, "text_proj")  # of embeddings into the network: as they are, or through a layer of its own
+_ADDITIONS = (None, "text", "text_time")  # to the time: what sums the embedding up, or what the encoder has summed up
+_TIMES = 6  # numbers of size and place that Stable Diffusion XL is told; its refiner is told five
 
 
-def _load_text_model(folder: Path, **options: Any) -> Any:
-    from transformers.models.clip.modeling_clip import CLIPTextModel
-
-    return CLIPTextModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **options)
-
-
-def _load_tokenizer(folder: Path, **options: Any) -> Any:
-    from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(folder, **options)
-
-
-# Every network is read in float32: another number format would be the default of the whole process while it loads.
-_LOADERS: Mapping[str, Callable[..., Any]] = {
-    "UNet2DConditionModel": _load_unet,
-    "AutoencoderKL": _load_autoencoder,
-    "CLIPTextModel": _load_text_model,
-    "CLIPTokenizer": _load_tokenizer,
-}
+def read_part(source: Source, part: Literal["model", "clip", "vae"], loras: Sequence[Strength] = ()) -> Part:
+    """A part of a checkpoint, with LoRAs merged into it, on the CPU in float32. Raises ModelError."""
+    match part:
+        case "model":
+            return _read_denoiser(source, loras)
+        case "clip":
+            return _read_text_encoder(source, loras)
+        case "vae":
+            return _make_autoencoder(source, load_component(source, "vae"), read_json(source, "vae/config.json"))
 
 
-def read_part(folder: Path, part: Literal["model", "clip", "vae"]) -> Part:
-    """A part of the checkpoint in `folder`, on the CPU in float32. Raises ModelError."""
-    if part == "clip":
-        return TextEncoder(_load(folder, "tokenizer"), _load(folder, "text_encoder"))
-    vae = _read_json(folder, "vae/config.json")
-    scale = float(vae.get("scaling_factor", 0.18215))  # older configurations leave Stable Diffusion 1's value out
-    if part == "vae":
-        return Autoencoder(_load(folder, "vae"), int(vae.get("latent_channels", 4)), scale)
-    scheduler = _read_json(folder, "scheduler/scheduler_config.json")
+def read_autoencoder(source: Source) -> Autoencoder:
+    """An autoencoder that is no part of a checkpoint. Raises ModelError."""
+    within = "vae" if (source.folder / "vae").is_dir() else ""
+    config = read_json(source, f"{within}/config.json".lstrip("/"))
+    if (kind := config.get("_class_name")) != "AutoencoderKL":
+        raise ModelError(f"autoencoder {source.name!r} is {kind}, which this engine does not run")
+    return _make_autoencoder(source, load_network(source, within, "AutoencoderKL"), config)
+
+
+def _make_autoencoder(source: Source, vae: Any, config: Mapping[str, Any]) -> Autoencoder:
+    if config.get("latents_mean") or config.get("shift_factor"):
+        raise ModelError(f"checkpoint {source.name!r}: its latents are not centred, which this engine does not know")
+    return Autoencoder(vae, int(config.get("latent_channels", 4)), _read_scale(config))
+
+
+def _read_scale(config: Mapping[str, Any]) -> float:
+    return float(config.get("scaling_factor", 0.18215))  # older configurations leave Stable Diffusion 1's value out
+
+
+def _read_denoiser(source: Source, loras: Sequence[Strength]) -> Denoiser:
+    has = read_index(source)
+    if "unet" not in has and "transformer" in has:
+        load_component(source, "transformer")  # which is refused by its name
+    if read_json(source, INDEX).get("requires_aesthetics_score"):
+        raise ModelError(f"checkpoint {source.name!r}: refiners, which are told how pretty to draw, are not run")
+    scheduler = read_json(source, "scheduler/scheduler_config.json")
+    if (kind := str(scheduler.get("_class_name"))).startswith(_OTHER_NOISE):
+        raise ModelError(f"checkpoint {source.name!r}: its scheduler is {kind}, whose kind of noise is not known here")
     prediction = scheduler.get("prediction_type", "epsilon")
-    if prediction not in ("epsilon", "v_prediction"):
-        raise ModelError(f"checkpoint {folder.name!r}: models that predict {prediction!r} are not run")
-    unet = _load(folder, "unet")
-    return Denoiser(unet, read_schedule(scheduler), prediction, scale, int(unet.config.in_channels))
+    if prediction not in _PREDICTIONS:
+        raise ModelError(f"checkpoint {source.name!r}: models that predict {prediction!r} are not run")
+    unet = load_component(source, "unet")
+    config = unet.config
+    added = config.addition_embed_type
+    if added not in _ADDITIONS or config.class_embed_type or config.encoder_hid_dim_type not in _WAYS_IN:
+        raise ModelError(f"checkpoint {source.name!r}: its unet is conditioned on what this engine does not know")
+    pooled = None
+    if added == "text_time":
+        pooled = int(config.projection_class_embeddings_input_dim) - _TIMES * int(config.addition_time_embed_dim)
+    for lora, strength in loras:
+        lora.merge("unet", unet, strength)
+    scale = _read_scale(read_json(source, "vae/config.json"))
+    return Denoiser(unet, read_schedule(scheduler), prediction, scale, int(config.in_channels), pooled)
+
+
+def _read_text_encoder(source: Source, loras: Sequence[Strength]) -> TextEncoder:
+    has = read_index(source)
+    suffixes = [suffix for suffix in ("", "_2", "_3") if f"text_encoder{suffix}" in has]
+    towers = []
+    for suffix in suffixes or [""]:
+        tower = Tower(load_component(source, f"tokenizer{suffix}"), load_component(source, f"text_encoder{suffix}"))
+        for lora, strength in loras:
+            lora.merge(f"text_encoder{suffix}", tower.model, strength)
+        towers.append(tower)
+    # Stable Diffusion XL, which has two encoders, was trained on the last layer but one as it is.
+    return TextEncoder(tuple(towers)) if len(towers) == 1 else TextEncoder(tuple(towers), layer=-2, normed=False)
 
 
 def read_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
@@ -99,56 +124,18 @@ class Placement:
 
     def perform(self, place: Place) -> int:
         match self.part:
-            case Denoiser(unet=module) | TextEncoder(model=module):
-                # Not the module's own `to`, which warns that what was loaded should not be cast.
-                torch.nn.Module.to(module, place.device, place.dtype)
+            case Denoiser(unet=module):
+                networks, dtype = [module], place.dtype
+            case TextEncoder(towers=towers):
+                networks, dtype = [tower.model for tower in towers], place.dtype
             case Autoencoder(vae=module):
-                module.to(place.device)
-        module.eval().requires_grad_(False)
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _load(folder: Path, component: str) -> Any:
-    match _read_json(folder, "model_index.json").get(component):
-        case [_, str(name)] if name in _LOADERS:
-            load = _LOADERS[name]
-        case [str(library), str(name)]:
-            message = f"its {component} is {library}.{name}, which this engine does not run"
-            raise ModelError(f"checkpoint {folder.name!r}: {message}")
-        case _:
-            raise ModelError(f"checkpoint {folder.name!r} has no {component}")
-    silence_progress()
-    path = folder / component
-    options: dict[str, Any] = {"local_files_only": True}
-    if any(path.glob("*.fp16.safetensors")) and not any(path.glob("*[!6].safetensors")):
-        options["variant"] = "fp16"
-    try:
-        return load(path, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise _explain(folder, component, error) from error
-
-
-def silence_progress() -> None:
-    """Keep the libraries from drawing bars for what takes a moment."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        silence: Any = logging.disable_progress_bar
-        silence()
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _explain(folder, name, error) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"checkpoint {folder.name!r}: its {name} is not an object")
-    return content
-
-
-def _explain(folder: Path, what: str, error: Exception) -> ModelError:
-    # Callers read this, whom it does not concern where on the server the folder lies.
-    reason = str(error).replace(str(folder), folder.name).strip().partition("\n")[0]
-    return ModelError(f"checkpoint {folder.name!r}: its {what} cannot be read: {reason}")
+                networks, dtype = [module], torch.float32  # some of them overflow in a shorter format
+        for network in networks:
+            # Not the module's own `to`, which warns that what was loaded should not be cast.
+            torch.nn.Module.to(network, place.device, dtype)
+            network.eval().requires_grad_(False)
+        return sum(
+            tensor.numel() * tensor.element_size()
+            for network in networks
+            for tensor in (*network.parameters(), *network.buffers())
+        )

@@ -1,29 +1,31 @@
 """Models: the parts of checkpoints that are in memory.
 
 For: handles, which travel between nodes in place of weights, and keeping the parts that were used last within a bound
-of bytes. Leaves reading files to `checkpoints` and what the parts do to `pipelines`. A part that was evicted while a
-handle lives is read again.
+of bytes. Leaves finding files to `shelves`, reading them to `checkpoints`, and what the parts do to `pipelines` and
+`texts`. A part that was evicted while a handle lives is read again. A part with LoRAs is one of its own, so that its
+weights are nobody else's.
 Invariant: parts in memory take at most `max_bytes` together, unless a single one is larger.
 """
 
 import gc
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from engine.device import Device, Place, Release
-from engine.errors import ModelError
+from engine.shelves import find_autoencoder, find_checkpoint, find_lora
 
 if TYPE_CHECKING:
-    from engine.pipelines import Autoencoder, Denoiser, TextEncoder
+    from engine.checkpoints import Part
+    from engine.pipelines import Autoencoder, Denoiser
     from engine.previews import Projection
+    from engine.texts import TextEncoder
 
 PartName: TypeAlias = Literal["model", "clip", "vae", "projection"]
 
-_INDEX = "model_index.json"
 _MODULES = (
     "diffusers.models.unets.unet_2d_condition",
     "diffusers.models.autoencoders.autoencoder_kl",
@@ -37,10 +39,17 @@ _MODULES = (
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A part of a checkpoint, by name: what nodes pass to each other as MODEL, CLIP and VAE."""
+    """A part of a checkpoint, by name: what nodes pass to each other as MODEL, CLIP and VAE.
+
+    `loras` are names with strengths, in the order in which they are merged; `layer` is where a CLIP stops, None where
+    its kind does. With `alone`, the name is that of an autoencoder that is no part of a checkpoint.
+    """
 
     checkpoint: str
     part: PartName
+    loras: tuple[tuple[str, float], ...] = ()
+    layer: int | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +71,8 @@ class Preload:
         gc.freeze()
 
 
-def list_checkpoints(folder: Path) -> list[str]:
-    """The names of the checkpoints in `folder`: subfolders that hold a pipeline in diffusers' format."""
-    return sorted(index.parent.name for index in folder.glob(f"*/{_INDEX}"))
-
-
 class Models:
-    """The checkpoints in `folder`, run on `device`. Any thread may ask; one part is read at a time."""
+    """The models in `folder`, run on `device`. Any thread may ask; one part is read at a time."""
 
     def __init__(self, device: Device, folder: Path, *, max_bytes: int = 16 << 30) -> None:
         self._device = device
@@ -93,6 +97,20 @@ class Models:
             self._obtain(handle)
         return handles
 
+    def load_autoencoder(self, name: str) -> Handle:
+        """VAE of an autoencoder that is no part of a checkpoint, read. Raises ModelError, OutOfMemoryError."""
+        handle = Handle(name, "vae", alone=True)
+        self._obtain(handle)
+        return handle
+
+    def add_lora(self, handle: Handle, name: str, strength: float) -> Handle:
+        """MODEL or CLIP with a LoRA, which is read when the part is first needed. Raises ModelError if it is not there.
+
+        A strength of 0 changes nothing.
+        """
+        find_lora(self._folder, name)
+        return replace(handle, loras=(*handle.loras, (name, strength))) if strength else handle
+
     def denoiser(self, handle: Handle) -> "Denoiser":
         """What a MODEL stands for. Raises ModelError, OutOfMemoryError, as do the following."""
         denoiser: Denoiser = self._obtain(handle)
@@ -100,8 +118,8 @@ class Models:
 
     def text_encoder(self, handle: Handle) -> "TextEncoder":
         """What a CLIP stands for."""
-        encoder: TextEncoder = self._obtain(handle)
-        return encoder
+        encoder: TextEncoder = self._obtain(replace(handle, layer=None))
+        return encoder if handle.layer is None else replace(encoder, layer=handle.layer)
 
     def autoencoder(self, handle: Handle) -> "Autoencoder":
         """What a VAE stands for."""
@@ -144,13 +162,20 @@ class Models:
                 total -= evicted.size
 
     def _read(self, handle: Handle) -> _Held:
-        from engine.checkpoints import Placement, read_part
+        from engine.checkpoints import read_autoencoder, read_part
+        from engine.loras import read_lora
         from engine.previews import ProjectionFit
 
         if handle.part == "projection":
             autoencoder = self.autoencoder(Handle(handle.checkpoint, "vae"))
             return _Held(self._device.submit(ProjectionFit(autoencoder)).result(), 0)
-        if handle.checkpoint not in list_checkpoints(self._folder):
-            raise ModelError(f"there is no checkpoint {handle.checkpoint!r}")
-        part = read_part(self._folder / handle.checkpoint, handle.part)
+        if handle.alone:
+            return self._place(read_autoencoder(find_autoencoder(self._folder, handle.checkpoint)))
+        source = find_checkpoint(self._folder, handle.checkpoint)
+        loras = [(read_lora(find_lora(self._folder, name), name), strength) for name, strength in handle.loras]
+        return self._place(read_part(source, handle.part, loras))
+
+    def _place(self, part: "Part") -> _Held:
+        from engine.checkpoints import Placement
+
         return _Held(part, self._device.submit(Placement(part)).result())

@@ -1,158 +1,133 @@
 """The networks of a checkpoint, and what may be asked of them.
 
-For: text encoding, noise prediction with guidance, and the way between pictures and latents, each as a request that
-the device thread performs, for one caller or for many in one pass. Leaves loading to `models`, and the order of
-requests and their company to `device`.
+For: noise prediction with guidance, and the way between pictures and latents, and text encoding, each as a request that
+the device thread performs, for one caller or for many in one pass. Leaves texts to `texts`, loading to `models`, and
+the order of requests and their company to `device`.
 Invariant: what goes in and comes out is float32 on the CPU; no row of a pass influences another.
 """
 
 import math
-from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.conditioning import Cue
 from engine.device import Place
-from engine.emphasis import read_emphasis
+from engine.passes import run_split
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
 from engine.schedules import NoiseSchedule
+from engine.texts import TextEncoder
 
-_MAX_CHUNKS = 32  # 2400 tokens: far above any prompt in use, and a bound on one request's memory
-_MAX_CHARACTERS = 100_000  # a bound on the time that one request spends on looking for tokens
+_FACTOR = 8  # a picture's side to its latent's
 _LATENT_PIXELS_A_ROW = 512  # a picture of 512 x 512 then counts as eight rows
 _MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there cost less than one over all the copies
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Denoiser:
-    """A UNet with the noise levels that it was trained on. `scale` times an autoencoder's latent is its scale."""
+    """A UNet with the noise levels that it was trained on. `scale` times an autoencoder's latent is its scale.
+
+    `pooled` is the width of what sums a text up, which it takes besides the embedding; None where it takes nothing.
+    """
 
     unet: Any
     schedule: NoiseSchedule
     prediction_type: PredictionType
     scale: float
     channels: int
+    pooled: int | None = None
 
     def predict(self, place: Place, evaluations: Sequence[Evaluation], limit: int) -> list[Tensor]:
-        """The answers to evaluations of one latent shape and the same lengths of sides, `limit` rows at a time.
+        """The answers to evaluations of one latent shape and the same shapes of cues, `limit` rows at a time.
 
-        Each row has its own time and its own embedding.
+        Each row has its own time and its own cue. Raises ValueError for cues of another kind of model.
         """
-        sides = [_level(evaluation.guidance) for evaluation in evaluations]
-        predicted: list[list[Tensor]] = [[] for _ in evaluations]
-        for length in {side.shape[1]: None for side in sides[0]}:
-            asked = [(number, side) for number, own in enumerate(sides) for side in own if side.shape[1] == length]
-            latents = torch.cat([evaluations[number].latent for number, _ in asked])
-            sizes = [len(evaluations[number].latent) for number, _ in asked]
-            times = [evaluations[number].timestep for number, _ in asked]
-            rows = _run_split(
+        cues = [self.level(evaluation.guidance) for evaluation in evaluations]
+        predicted: list[dict[int, Tensor]] = [{} for _ in evaluations]
+        for shape in {_describe(cue): None for cue in cues[0]}:
+            asked = [
+                (number, index, cue)
+                for number, own in enumerate(cues)
+                for index, cue in enumerate(own)
+                if _describe(cue) == shape
+            ]
+            sizes = [len(evaluations[number].latent) for number, _, _ in asked]
+            times = [evaluations[number].timestep for number, _, _ in asked]
+            rows = run_split(
                 lambda *part: self._run(place, *part),
                 limit,
-                latents,
+                torch.cat([evaluations[number].latent for number, _, _ in asked]),
                 torch.tensor(times).repeat_interleave(torch.tensor(sizes)),
-                torch.cat([side.expand(size, -1, -1) for (_, side), size in zip(asked, sizes, strict=True)]),
+                *self._lay_out([cue for _, _, cue in asked], sizes),
             )
-            for (number, _), part in zip(asked, torch.split(rows, sizes), strict=True):
-                predicted[number].append(part)
+            for (number, index, _), part in zip(asked, torch.split(rows, sizes), strict=True):
+                predicted[number][index] = part
         return [_guide(evaluation.guidance, found) for evaluation, found in zip(evaluations, predicted, strict=True)]
 
-    def _run(self, place: Place, latents: Tensor, times: Tensor, embeddings: Tensor) -> Tensor:
+    def level(self, guidance: Guidance) -> list[Cue]:
+        """What must be predicted: the positive cues, and the negative ones unless they have no weight, level if cheap.
+
+        With cfg 1 the negative side has no weight: ComfyUI leaves it out as well.
+        """
+        cues = [*guidance.positive.cues, *(guidance.negative.cues if guidance.cfg != 1.0 else ())]
+        lengths = [cue.embedding.shape[1] for cue in cues]
+        length = math.lcm(*lengths)
+        # Cross-attention over tokens and their copies gives what it gives over the tokens alone; what sums the tokens
+        # up within the network does not.
+        if length > _MAX_REPEATS * min(lengths) or self.unet.config.addition_embed_type == "text":
+            return cues
+        return [replace(cue, embedding=cue.embedding.repeat(1, length // cue.embedding.shape[1], 1)) for cue in cues]
+
+    def _lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+        """Embeddings, and where they are taken also what sums texts up, for as many rows as each cue has."""
+        config = self.unet.config
+        (_, width), pooled = _describe(cues[0])
+        expected = config.encoder_hid_dim or config.cross_attention_dim
+        if width != expected or (self.pooled is not None and pooled != self.pooled):
+            raise ValueError("the conditioning is of another kind of model than the one that draws")
+        rows = [torch.cat([cue.embedding.expand(size, -1, -1) for cue, size in zip(cues, sizes, strict=True)])]
+        if self.pooled is not None:
+            summaries = [(cue.pooled, size) for cue, size in zip(cues, sizes, strict=True) if cue.pooled is not None]
+            rows.append(torch.cat([summary.expand(size, -1) for summary, size in summaries]))
+        return rows
+
+    def _run(
+        self, place: Place, latents: Tensor, times: Tensor, embeddings: Tensor, summaries: Tensor | None = None
+    ) -> Tensor:
+        added = None
+        if summaries is not None:
+            # Stable Diffusion XL is told to draw a whole picture of the size that it has, as ComfyUI does.
+            height, width = (_FACTOR * side for side in latents.shape[2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=place.device)
+            added = {
+                "text_embeds": summaries.to(place.device, place.dtype),
+                "time_ids": sizes.repeat(len(latents), 1),
+            }
         output: Tensor = self.unet(
             latents.to(place.device, place.dtype),
             times.to(place.device),
             encoder_hidden_states=embeddings.to(place.device, place.dtype),
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return output.to("cpu", torch.float32)
 
 
-def _level(guidance: Guidance) -> list[Tensor]:
-    """What must be predicted: the positive side, and the negative one unless it has no weight, in one length if cheap.
-
-    With cfg 1 the negative side has no weight: ComfyUI leaves it out as well.
-    """
-    if guidance.cfg == 1.0:
-        return [guidance.positive]
-    sides = [guidance.positive, guidance.negative]
-    length = math.lcm(*(side.shape[1] for side in sides))
-    if length > _MAX_REPEATS * min(side.shape[1] for side in sides):
-        return sides
-    # Cross-attention over tokens and their copies gives what it gives over the tokens alone.
-    return [side.repeat(1, length // side.shape[1], 1) for side in sides]
+def _describe(cue: Cue) -> tuple[tuple[int, int], int | None]:
+    """What cues that share a pass have in common: tokens and width, and the width of what sums a text up."""
+    _, tokens, width = cue.embedding.shape
+    return (tokens, width), None if cue.pooled is None else cue.pooled.shape[1]
 
 
-def _guide(guidance: Guidance, predicted: Sequence[Tensor]) -> Tensor:
-    positive, *rest = predicted
-    return rest[0] + guidance.cfg * (positive - rest[0]) if rest else positive
-
-
-def _run_split(run: Callable[..., Tensor], limit: int, *rows: Tensor) -> Tensor:
-    """What `run` makes of rows, at most `limit` of them at a time."""
-    if len(rows[0]) <= limit:
-        return run(*rows)
-    return torch.cat([run(*part) for part in zip(*(torch.split(tensor, limit) for tensor in rows), strict=True)])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TextEncoder:
-    """A CLIP tokenizer with its text model."""
-
-    tokenizer: Any
-    model: Any
-
-    def encode(self, place: Place, texts: Sequence[str], limit: int) -> list[Tensor]:
-        """The last hidden state [1, tokens, width] of each text with its emphasis, `limit` chunks at a time.
-
-        A long text is encoded in chunks that are laid end to end. A weight moves its tokens away from what an empty
-        text has in their place, or towards it, as in ComfyUI 0.3.64. Raises ValueError when a text is too long.
-        """
-        found = [self._tokenize(text) for text in texts]
-        weighted = [bool((weights != 1).any()) for _, weights in found]
-        ids = torch.cat([*(ids for ids, _ in found), *([self._frame([])] if any(weighted) else [])])
-        hidden = _run_split(lambda part: self._run(place, part), limit, ids)
-        empty, encoded, start = hidden[-1:], [], 0
-        for (own, weights), changed in zip(found, weighted, strict=True):
-            told = hidden[start : start + len(own)]
-            start += len(own)
-            if changed:
-                told = empty + (told - empty) * weights[:, :, None]
-            encoded.append(told.reshape(1, -1, told.shape[-1]))
-        return encoded
-
-    def _run(self, place: Place, ids: Tensor) -> Tensor:
-        hidden: Tensor = self.model(ids.to(place.device))[0]
-        return hidden.to("cpu", torch.float32)
-
-    def _tokenize(self, text: str) -> tuple[Tensor, Tensor]:
-        """Token ids and their weights, both [chunks, tokens]."""
-        if len(text) > _MAX_CHARACTERS:
-            raise ValueError(f"the text has {len(text)} characters, and at most {_MAX_CHARACTERS} are read")
-        tokens: list[int] = []
-        weights: list[float] = []
-        for segment in read_emphasis(text):
-            found = self.tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
-            tokens += found
-            weights += [segment.weight] * len(found)
-        room = self._length - 2
-        if len(tokens) > room * _MAX_CHUNKS:
-            raise ValueError(f"the text has {len(tokens)} tokens, and at most {room * _MAX_CHUNKS} are encoded")
-        starts = range(0, max(1, len(tokens)), room)
-        ids = torch.cat([self._frame(tokens[start : start + room]) for start in starts])
-        padded = [[1.0, *weights[start : start + room]] for start in starts]
-        return ids, torch.tensor([chunk + [1.0] * (self._length - len(chunk)) for chunk in padded])
-
-    @property
-    def _length(self) -> int:
-        """Tokens that the model takes at once."""
-        return int(self.model.config.max_position_embeddings)
-
-    def _frame(self, tokens: list[int]) -> Tensor:
-        """A chunk [1, tokens] of full length, with its begin and end."""
-        tokenizer = self.tokenizer
-        chunk = [tokenizer.bos_token_id, *tokens, tokenizer.eos_token_id]
-        return torch.tensor([chunk + [tokenizer.pad_token_id] * (self._length - len(chunk))])
+def _guide(guidance: Guidance, predicted: Mapping[int, Tensor]) -> Tensor:
+    """What is predicted for the cues of each side averaged, and the way from the negative to the positive gone."""
+    count = len(guidance.positive.cues)
+    sides = [predicted[index] for index in range(count)], [predicted[index] for index in range(count, len(predicted))]
+    positive, *negative = (torch.stack(side).mean(0) if len(side) > 1 else side[0] for side in sides if side)
+    return negative[0] + guidance.cfg * (positive - negative[0]) if negative else positive
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +143,7 @@ class Autoencoder:
 
     def decode(self, place: Place, latents: Tensor, limit: int) -> Tensor:
         """Pictures [batch, height, width, 3] in 0..1 of latents [batch, channels, height / 8, width / 8]."""
-        pictures = _run_split(
+        pictures = run_split(
             lambda part: self.vae.decode(part.to(place.device), return_dict=False)[0].cpu(), limit, latents
         )
         return (pictures / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
@@ -179,7 +154,7 @@ class Autoencoder:
         The mode of what the encoder gives, where ComfyUI draws a sample of it: the same picture has the same latent.
         """
         pixels = pictures.permute(0, 3, 1, 2) * 2 - 1
-        return _run_split(lambda part: self.vae.encode(part.to(place.device)).latent_dist.mode().cpu(), limit, pixels)
+        return run_split(lambda part: self.vae.encode(part.to(place.device)).latent_dist.mode().cpu(), limit, pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,14 +166,14 @@ class Prediction:
 
     @property
     def key(self) -> Hashable:
-        """The network, the shape of latents, and the lengths of what guides them."""
-        lengths = tuple(side.shape[1:] for side in _level(self.evaluation.guidance))
-        return "prediction", id(self.denoiser.unet), self.evaluation.latent.shape[1:], lengths
+        """The network, the shape of latents, and the shapes of the cues that guide them."""
+        shapes = frozenset(_describe(cue) for cue in self.denoiser.level(self.evaluation.guidance))
+        return "prediction", id(self.denoiser.unet), self.evaluation.latent.shape[1:], shapes
 
     @property
     def rows(self) -> int:
-        """Each item of the batch once for each side of guidance."""
-        return len(self.evaluation.latent) * (1 if self.evaluation.guidance.cfg == 1.0 else 2)
+        """Each item of the batch once for each cue."""
+        return len(self.evaluation.latent) * len(self.denoiser.level(self.evaluation.guidance))
 
     def perform_all(self, place: Place, works: Sequence["Prediction"], limit: int) -> list[Tensor]:
         return self.denoiser.predict(place, [work.evaluation for work in works], limit)
@@ -219,22 +194,23 @@ def predict_all(denoiser: Denoiser, run: Sampling) -> Generator[Prediction, Tens
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextEncoding:
-    """Ask for the embedding of a text."""
+    """Ask for what a text says."""
 
     encoder: TextEncoder
     text: str
 
     @property
     def key(self) -> Hashable:
-        """The network."""
-        return "text encoding", id(self.encoder.model)
+        """The networks, and where they stop."""
+        encoder = self.encoder
+        return "text encoding", tuple(id(tower.model) for tower in encoder.towers), encoder.layer, encoder.normed
 
     @property
     def rows(self) -> int:
         """One, as far as can be told before it is read."""
         return 1
 
-    def perform_all(self, place: Place, works: Sequence["TextEncoding"], limit: int) -> list[Tensor]:
+    def perform_all(self, place: Place, works: Sequence["TextEncoding"], limit: int) -> list[Cue]:
         return self.encoder.encode(place, [work.text for work in works], limit)
 
 

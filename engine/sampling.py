@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.conditioning import Conditioning
 from engine.noise import Path, draw_noise
 from engine.samplers import SAMPLERS, Sampler
 from engine.schedules import Levels, NoiseSchedule
@@ -24,10 +25,10 @@ PredictionType: TypeAlias = Literal["epsilon", "v_prediction"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guidance:
-    """What to draw: embeddings [1, tokens, width], and how far to go from `negative` towards `positive`."""
+    """What to draw, and how far to go from `negative` towards `positive`."""
 
-    positive: Tensor
-    negative: Tensor
+    positive: Conditioning
+    negative: Conditioning
     cfg: float
 
 

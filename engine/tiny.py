@@ -61,7 +61,7 @@ def build_tiny(folder: Path, seed: int = 0) -> None:
     """Write the checkpoint to `folder`, its index last, so that a folder with an index is whole."""
     import torch
 
-    from engine.checkpoints import silence_progress
+    from engine.components import silence_progress
 
     silence_progress()
     with torch.random.fork_rng(devices=[]):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, TypeVar
 
+from engine.conditioning import Conditioning
 from engine.device import Device
 from engine.latents import Latent
 from engine.models import Handle, Models
@@ -36,8 +37,8 @@ def draw(
     cfg: float,
     sampler_name: str,
     scheduler: str,
-    positive: "Tensor",
-    negative: "Tensor",
+    positive: Conditioning,
+    negative: Conditioning,
     latent_image: Latent,
     denoise: float,
 ) -> tuple[object, ...]:
@@ -58,8 +59,8 @@ def draw_part(
     cfg: float,
     sampler_name: str,
     scheduler: str,
-    positive: "Tensor",
-    negative: "Tensor",
+    positive: Conditioning,
+    negative: Conditioning,
     latent_image: Latent,
     start_at_step: int,
     end_at_step: int,

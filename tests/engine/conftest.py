@@ -14,7 +14,7 @@ from engine.tiny import build_tiny
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoints folder that holds one checkpoint, `tiny`."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+    folder = tmp_path_factory.mktemp("models") / "checkpoints"
     build_tiny(folder / "tiny")
     return folder
 
@@ -30,5 +30,5 @@ def device() -> Iterator[Device]:
 
 @pytest.fixture(scope="session")
 def models(device: Device, checkpoints: Path) -> Models:
-    """The models in `checkpoints`."""
-    return Models(device, checkpoints)
+    """The models around `checkpoints`."""
+    return Models(device, checkpoints.parent)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from engine.conditioning import Conditioning
 from engine.device import Device, Place
 from engine.models import Handle, Models
 from engine.noise import seed_items
@@ -76,7 +77,7 @@ def hold_back(device: Device) -> Hold:
     return hold
 
 
-def begin(device: Device, models: Models, wish: Wish, cues: dict[str, Tensor]) -> Future[Tensor]:
+def begin(device: Device, models: Models, wish: Wish, cues: dict[str, Conditioning]) -> Future[Tensor]:
     denoiser = models.denoiser(MODEL)
     run = Sampling(
         latent=torch.zeros(wish.batch, 4, 8, 8),
@@ -97,7 +98,7 @@ def draw(device: Device, models: Models, wishes: list[Wish]) -> list[tuple[Tenso
     hold = hold_back(device)
     encoded = [device.submit(TextEncoding(encoder, text)) for text in texts]
     hold.release.set()
-    cues = {text: future.result(PATIENCE) for text, future in zip(texts, encoded, strict=True)}
+    cues = {text: Conditioning((future.result(PATIENCE),)) for text, future in zip(texts, encoded, strict=True)}
     hold = hold_back(device)
     ends = [begin(device, models, wish, cues) for wish in wishes]
     hold.release.set()
@@ -114,16 +115,17 @@ def test_a_picture_does_not_depend_on_its_neighbours(device: Device, models: Mod
     together = draw(device, models, wishes)
     for wish, (latent, drawn) in zip(wishes, together, strict=True):
         ((own_latent, own_drawn),) = draw(device, models, [wish])
-        assert float((latent - own_latent).abs().max()) <= 1e-4
+        # In the latents' standard deviation: an untrained model does not bring it down to 1.
+        assert float((latent - own_latent).abs().max() / own_latent.std()) <= 1e-4
         assert float(((drawn - own_drawn).abs() <= 1 / 255).float().mean()) >= 0.999
 
 
 def test_a_run_that_goes_wrong_leaves_its_neighbours_as_they_are(device: Device, models: Models) -> None:
     good = Wish("euler", "karras", 4, 7.5, 1.0, 3, 1, "a red circle")
-    cues = {"": torch.zeros(1, 77, 32), good.text: torch.ones(1, 77, 32)}
+    cues = {"": Conditioning.of(torch.zeros(1, 77, 32)), good.text: Conditioning.of(torch.ones(1, 77, 32))}
     alone = begin(device, models, good, cues).result(PATIENCE)
     hold = hold_back(device)
-    bad = begin(device, models, good, cues | {good.text: torch.full((1, 77, 32), torch.nan)})
+    bad = begin(device, models, good, cues | {good.text: Conditioning.of(torch.full((1, 77, 32), torch.nan))})
     neighbour = begin(device, models, good, cues)
     hold.release.set()
     with pytest.raises(FloatingPointError, match="not finite"):

@@ -6,17 +6,20 @@ import pytest
 
 from engine import tiny
 from engine.device import Device
-from engine.models import Models, list_checkpoints
+from engine.models import Models
+from engine.shelves import list_checkpoints
 from engine.tiny import provide_demo
 
 
 def test_demo_is_made_once_and_can_be_loaded(tmp_path: Path, device: Device) -> None:
     said: list[str] = []
-    provide_demo(tmp_path, said.append)
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    provide_demo(checkpoints, said.append)
     assert len(said) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert [path.name for path in checkpoints.iterdir()] == ["demo"]
     Models(device, tmp_path).load("demo")
-    provide_demo(tmp_path, said.append)
+    provide_demo(checkpoints, said.append)
     assert len(said) == 1
 
 

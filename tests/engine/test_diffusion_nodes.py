@@ -149,7 +149,7 @@ def test_what_is_asked_for_matters(context: RecordingContext) -> None:
 
 def test_sides_of_different_length_meet(context: RecordingContext) -> None:
     long = call(context, "CLIPTextEncode", text="a " * 100, clip=Handle("tiny", "clip"))
-    assert long.shape[1] == 2 * 77
+    assert long.cues[0].embedding.shape[1] == 2 * 77
     assert torch.isfinite(draw(context, positive=long).samples).all()
 
 
@@ -175,7 +175,7 @@ def test_a_repeated_batch_has_noise_of_its_own(context: RecordingContext) -> Non
 
 def test_an_interrupted_run_asks_for_no_further_step(checkpoints: Path) -> None:
     with CountingDevice() as device:
-        context = CountingContext(device, Models(device, checkpoints), interrupt_at=3)
+        context = CountingContext(device, Models(device, checkpoints.parent), interrupt_at=3)
         context.device = device
         with pytest.raises(InterruptError):
             draw(context, steps=500)

@@ -117,7 +117,7 @@ GRAPHS = draw_graph()
 def bench(device: Device, checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folders = make_folders(tmp_path_factory.mktemp("fuzz"))
     (folders.models / "checkpoints").symlink_to(checkpoints)
-    services = {Device: device, Models: Models(device, checkpoints)}
+    services = {Device: device, Models: Models(device, checkpoints.parent)}
     bench = Bench(folders, services, concurrency=2)
     with bench.executor:
         yield bench

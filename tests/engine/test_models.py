@@ -15,8 +15,10 @@ import torch
 from engine.checkpoints import Placement, read_part, read_schedule
 from engine.device import Device, Place
 from engine.errors import ModelError
-from engine.models import Handle, Models, list_checkpoints
-from engine.pipelines import Autoencoder, Denoiser, TextEncoder
+from engine.models import Handle, Models
+from engine.pipelines import Autoencoder, Denoiser
+from engine.shelves import Source, list_checkpoints
+from engine.texts import TextEncoder
 from engine.tiny import build_tiny
 
 CPU = Place(torch.device("cpu"), torch.float32)
@@ -25,7 +27,7 @@ CPU = Place(torch.device("cpu"), torch.float32)
 def test_a_checkpoint_is_a_folder_with_an_index(checkpoints: Path, tmp_path: Path) -> None:
     assert list_checkpoints(checkpoints) == ["tiny"]
     (tmp_path / "empty").mkdir()
-    (tmp_path / "file.safetensors").touch()
+    (tmp_path / "file.ckpt").touch()
     assert list_checkpoints(tmp_path) == []
     assert list_checkpoints(tmp_path / "missing") == []
 
@@ -49,7 +51,7 @@ def test_parts_know_their_numbers(models: Models) -> None:
 
 
 def test_parts_beyond_the_bound_are_evicted_and_read_again(device: Device, checkpoints: Path) -> None:
-    models = Models(device, checkpoints, max_bytes=1_000_000)  # the UNet has 3 MB
+    models = Models(device, checkpoints.parent, max_bytes=1_000_000)  # the UNet has 3 MB
     model, clip, _ = models.load("tiny")
     assert models.size < 1_000_000
     encoder = models.text_encoder(clip)
@@ -61,7 +63,7 @@ def test_parts_beyond_the_bound_are_evicted_and_read_again(device: Device, check
 
 
 def test_unloading_forgets_all_and_handles_stay_good(device: Device, checkpoints: Path) -> None:
-    models = Models(device, checkpoints)
+    models = Models(device, checkpoints.parent)
     _, clip, _ = models.load("tiny")
     encoder = models.text_encoder(clip)
     models.unload()
@@ -70,7 +72,7 @@ def test_unloading_forgets_all_and_handles_stay_good(device: Device, checkpoints
 
 
 def test_many_threads_read_a_part_once(device: Device, checkpoints: Path) -> None:
-    models = Models(device, checkpoints)
+    models = Models(device, checkpoints.parent)
     found: list[Denoiser] = []
     threads = [
         threading.Thread(target=lambda: found.append(models.denoiser(Handle("tiny", "model")))) for _ in range(4)
@@ -132,8 +134,8 @@ def _predict_samples(folder: Path) -> None:
 def test_a_broken_checkpoint_is_refused_with_a_reason(
     device: Device, checkpoints: Path, tmp_path: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
-    shutil.copytree(checkpoints / "tiny", tmp_path / "broken")
-    damage(tmp_path / "broken")
+    shutil.copytree(checkpoints / "tiny", tmp_path / "checkpoints" / "broken")
+    damage(tmp_path / "checkpoints" / "broken")
     with pytest.raises(ModelError, match=reason) as refused:
         Models(device, tmp_path).load("broken")
     assert "broken" in str(refused.value)
@@ -141,8 +143,8 @@ def test_a_broken_checkpoint_is_refused_with_a_reason(
 
 
 def test_weights_in_half_precision_are_found(device: Device, checkpoints: Path, tmp_path: Path) -> None:
-    shutil.copytree(checkpoints / "tiny", tmp_path / "half")
-    for weights in (tmp_path / "half").glob("*/*.safetensors"):
+    shutil.copytree(checkpoints / "tiny", tmp_path / "checkpoints" / "half")
+    for weights in (tmp_path / "checkpoints" / "half").glob("*/*.safetensors"):
         weights.rename(weights.with_suffix(".fp16.safetensors"))
     models = Models(device, tmp_path)
     models.load("half")
@@ -172,7 +174,7 @@ def test_levels_of_other_schedules_are_read() -> None:
 
 
 def test_a_placed_part_is_ready_to_run(checkpoints: Path) -> None:
-    part = read_part(checkpoints / "tiny", "model")
+    part = read_part(Source("tiny", checkpoints / "tiny"), "model")
     assert isinstance(part, Denoiser)
     size = Placement(part).perform(CPU)
     assert size == sum(parameter.numel() * 4 for parameter in part.unet.parameters())
@@ -188,8 +190,9 @@ from engine.models import Preload
 Preload().perform(None)
 before = set(sys.modules)
 from engine.checkpoints import read_part
+from engine.shelves import Source
 for part in ("model", "clip", "vae"):
-    read_part(Path({str(checkpoints / "tiny")!r}), part)
+    read_part(Source("tiny", Path({str(checkpoints / "tiny")!r})), part)
 late = {{name for name in set(sys.modules) - before if name.startswith(("diffusers.models", "transformers.models"))}}
 assert not late, late
 """

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from engine.conditioning import Conditioning
 from engine.device import Device
 from engine.models import Handle, Models
 from engine.pipelines import Encoding, Prediction, TextEncoding
 from engine.sampling import Evaluation, Guidance
+
+ONES = Conditioning.of(torch.ones(1, 77, 32))
 
 
 @pytest.mark.parametrize(("positive", "negative"), [(1, 1), (2, 1), (3, 2), (7, 5)])
@@ -20,7 +23,8 @@ def test_guidance_goes_from_the_negative_towards_the_positive(
     sides = [torch.randn(1, 77 * chunks, 32, generator=generator) for chunks in (positive, negative)]
 
     def predict(first: torch.Tensor, second: torch.Tensor, cfg: float) -> torch.Tensor:
-        evaluation = Evaluation(latent, 500, Guidance(first, second, cfg), 1.6, "epsilon", 1, 1, True)
+        guidance = Guidance(Conditioning.of(first), Conditioning.of(second), cfg)
+        evaluation = Evaluation(latent, 500, guidance, 1.6, "epsilon", 1, 1, True)
         return device.submit(Prediction(denoiser, evaluation)).result(60)
 
     towards, away = predict(sides[0], sides[0], 1.0), predict(sides[1], sides[1], 1.0)
@@ -31,7 +35,7 @@ def test_guidance_goes_from_the_negative_towards_the_positive(
 
 def test_time_matters(device: Device, models: Models) -> None:
     denoiser = models.denoiser(Handle("tiny", "model"))
-    latent, guidance = torch.ones(1, 4, 8, 8), Guidance(torch.ones(1, 77, 32), torch.ones(1, 77, 32), 1.0)
+    latent, guidance = torch.ones(1, 4, 8, 8), Guidance(ONES, ONES, 1.0)
     early, late = (
         device.submit(Prediction(denoiser, Evaluation(latent, time, guidance, 1.0, "epsilon", 1, 1, True))).result(60)
         for time in (999, 1)
@@ -44,7 +48,7 @@ def test_texts_are_encoded_in_chunks_of_the_encoders_length(device: Device, mode
     width = 32
 
     def encode(text: str) -> torch.Tensor:
-        return device.submit(TextEncoding(encoder, text)).result(60)
+        return device.submit(TextEncoding(encoder, text)).result(60).embedding
 
     assert encode("").shape == (1, 77, width)
     assert encode("a" * 75).shape == (1, 77, width)

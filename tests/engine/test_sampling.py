@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engine.conditioning import Conditioning
 from engine.noise import draw_noise, seed_items
 from engine.samplers import SAMPLERS
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
@@ -19,7 +20,7 @@ from engine.schedules import SCHEDULERS, NoiseSchedule, space_sigmas
 MEAN, SPREAD = 0.7, 0.5
 LOW = 0.1  # where measured runs stop: the last step into 0 is of first order for all of them
 SCHEDULE = NoiseSchedule.of_alphas(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
-NOTHING = Guidance(torch.zeros(1, 77, 8), torch.zeros(1, 77, 8), 1.0)
+NOTHING = Guidance(Conditioning.of(torch.zeros(1, 77, 8)), Conditioning.of(torch.zeros(1, 77, 8)), 1.0)
 ORDERS = {"euler": 1, "ddim": 1, "heun": 2, "dpm_2": 2, "dpmpp_2m": 2, "uni_pc": 3, "uni_pc_bh2": 3}
 DETERMINISTIC = sorted(name for name, sampler in SAMPLERS.items() if not sampler.stochastic)
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from engine.checkpoints import read_part
-from engine.pipelines import Autoencoder, Denoiser, TextEncoder
+from engine.pipelines import Autoencoder, Denoiser
+from engine.shelves import Source
+from engine.texts import TextEncoder
 from training.autoencoder import make_autoencoder, train_autoencoder
 from training.captions import list_words
 from training.denoiser import SCHEDULER, Painter, list_alphas, train_denoiser
@@ -100,12 +102,13 @@ def test_the_engine_reads_what_is_exported(tmp_path: Path) -> None:
     tokens = write_tokenizer(tmp_path / "tokenizer")
     folder = tmp_path / "demo"
     assert export_model(folder, Painter(tokens), make_autoencoder(), 0.5) <= 16_000_000
-    denoiser, encoder, autoencoder = (read_part(folder, "model"), read_part(folder, "clip"), read_part(folder, "vae"))
+    source = Source("demo", folder)
+    denoiser, encoder, autoencoder = (read_part(source, "model"), read_part(source, "clip"), read_part(source, "vae"))
     assert isinstance(denoiser, Denoiser)
     assert denoiser.prediction_type == SCHEDULER["prediction_type"] == "v_prediction"
     assert torch.allclose(torch.from_numpy(denoiser.schedule.alphas_cumprod).float(), list_alphas(), atol=1e-6)
     assert isinstance(encoder, TextEncoder)
-    assert encoder.model.config.max_position_embeddings == TOKENS
+    assert encoder.towers[0].model.config.max_position_embeddings == TOKENS
     assert isinstance(autoencoder, Autoencoder)
     assert autoencoder.scale == 0.5
 

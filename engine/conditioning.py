@@ -1,0 +1,58 @@
+"""Conditioning: what travels between nodes as CONDITIONING.
+
+For: what to draw, as one or several encoded texts, and the ways to put them together. Leaves encoding to `texts` and
+heeding it to `pipelines`.
+Invariant: values, never changed; there is at least one cue; tensors are float32 on the CPU.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cue:
+    """One encoded text: `embedding` [1, tokens, width]; `pooled` [1, width] where the encoder sums texts up."""
+
+    embedding: "Tensor"
+    pooled: "Tensor | None" = None
+
+    def append(self, other: "Cue") -> "Cue":
+        """This cue with the other's tokens after its own. Raises ValueError when their widths differ."""
+        import torch
+
+        widths = self.embedding.shape[2], other.embedding.shape[2]
+        if widths[0] != widths[1]:
+            raise ValueError(f"embeddings {widths[0]} and {widths[1]} wide do not go together: their models differ")
+        return replace(self, embedding=torch.cat([self.embedding, other.embedding], 1))
+
+    def zero_out(self) -> "Cue":
+        """A cue of the same shape that says nothing."""
+        pooled = None if self.pooled is None else self.pooled.new_zeros(self.pooled.shape)
+        return replace(self, embedding=self.embedding.new_zeros(self.embedding.shape), pooled=pooled)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conditioning:
+    """Cues that are all heeded at once: the model is asked for each, and its answers are averaged."""
+
+    cues: tuple[Cue, ...]
+
+    @classmethod
+    def of(cls, embedding: "Tensor", pooled: "Tensor | None" = None) -> Self:
+        """A single cue."""
+        return cls((Cue(embedding, pooled),))
+
+    def combine(self, other: Self) -> Self:
+        """The cues of both, each for itself."""
+        return type(self)(self.cues + other.cues)
+
+    def append(self, other: Self) -> Self:
+        """Every cue with the tokens of the other's first after its own, as in ComfyUI. Raises ValueError."""
+        return type(self)(tuple(cue.append(other.cues[0]) for cue in self.cues))
+
+    def zero_out(self) -> Self:
+        """Cues of the same shapes that say nothing."""
+        return type(self)(tuple(cue.zero_out() for cue in self.cues))
