@@ -20,6 +20,7 @@ from benchmarks.processes import Engine, run_engine
 from benchmarks.report import Finding, describe_machine, lay_out
 
 PARTS: Mapping[str, Callable[[Plan], Awaitable[list[Finding]]]] = {
+    "start": speed.start,
     "latency": speed.latency,
     "progress": speed.progress,
     "picture": speed.picture,

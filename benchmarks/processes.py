@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from time import perf_counter
 
 import psutil
 from aiohttp import ClientError, ClientSession
@@ -101,6 +102,25 @@ async def run_converter(engine: Engine, *flags: str) -> AsyncIterator[Converter]
     with _child(("-m", "converter.cli", "serve", *given, *flags)) as process:
         await _wait_for(f"{url}/readyz", process)
         yield Converter(url, psutil.Process(process.pid))
+
+
+async def start_converter(engine: Engine, *flags: str) -> tuple[float, float]:
+    """Start a converter and end it: seconds until it listened, and those of processor time spent by then."""
+    port = _free_port()
+    begun = perf_counter()
+    given = ("--port", str(port), "--engine-url", engine.url, "--drain-delay", "0")
+    with _child(("-m", "converter.cli", "serve", *given, *flags)) as process:
+        while perf_counter() - begun < START:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                found = perf_counter() - begun, _used(psutil.Process(process.pid))
+                writer.close()
+                await writer.wait_closed()
+                return found
+    raise NotStarted(f"nothing listens on port {port}")
 
 
 @contextmanager

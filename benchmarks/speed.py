@@ -20,7 +20,7 @@ from time import perf_counter
 from benchmarks.clients import Caller, Client, open_bare, open_session
 from benchmarks.load import Slot, load, percentile
 from benchmarks.plan import PICTURE, Plan, plant_picture
-from benchmarks.processes import Converter, run_converter, spend
+from benchmarks.processes import Converter, run_converter, spend, start_converter
 from benchmarks.report import AtLeast, AtMost, Finding
 from benchmarks.workflows import Graph, paint, repeat, sleep
 
@@ -127,6 +127,17 @@ async def _looks(converter: Converter) -> float:
     async with open_session() as session, session.get(f"{converter.url}/metrics") as response:
         lines = (await response.text()).splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("converter_looks_total "))
+
+
+async def start(plan: Plan) -> list[Finding]:
+    """From `converter serve` to the moment when it listens."""
+    starts = [await start_converter(plan.engine, *plan.flags) for _ in range(plan.rounds)]
+    walls, spent = ([1000 * one[column] for one in starts] for column in (0, 1))
+    find = partial(Finding, "start")
+    return [
+        find("until it listens", median(walls), "ms", AtMost(1000.0), samples=tuple(walls)),
+        find("CPU until it listens", median(spent), "ms", samples=tuple(spent)),
+    ]
 
 
 async def progress(plan: Plan) -> list[Finding]:

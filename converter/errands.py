@@ -6,7 +6,7 @@ staged for it, is let go of when its errands end.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -15,11 +15,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from converter.core import deeds, evidence
 from converter.core.deeds import Event
-from converter.core.events import Record, Sight
+from converter.core.events import Picture, Record, Sight
 from converter.core.order import Order
 from converter.core.outputs import Output, collect
 from converter.core.refusals import find_dropped, normalize_refusal, partial_refusal
-from converter.core.workflow import freshen, prepare
+from converter.core.workflow import SENDER, freshen, prepare
 from converter.errors import EngineFailed, ExecutionFailed, Fault
 from converter.link import answers
 from converter.link.client import LinkError, Unreachable
@@ -51,6 +51,7 @@ class Errands:
         self._order = order
         self._staging = staging
         self._workflow: Mapping[str, Any] = order.workflow
+        self._pictures: list[Picture] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -64,7 +65,7 @@ class Errands:
 
     def strip(self) -> None:
         """Let go of what a job that has ended has no more use for."""
-        self._workflow = {}
+        self._workflow, self._pictures = {}, []
         self._order = Order(self._order.id, {}, self._order.timeout)
         self._staging = self._staging.emptied()
 
@@ -88,6 +89,7 @@ class Errands:
             self._order.selection.nodes,
         )
         self.instance = self._means.watch.instance
+        self._pictures = []
         link.follow(prompt_id, follower)
         try:
             submission = await link.client.submit(body)
@@ -105,6 +107,14 @@ class Errands:
         if submission.node_errors:
             return deeds.Halved(partial_refusal(submission.node_errors))
         return evidence.Accepted()
+
+    def receive(self, picture: Picture) -> bool:
+        """Take a picture that is an output; whether it is one."""
+        node = self._order.workflow.get(picture.node_id or "")
+        sent = isinstance(node, Mapping) and node["class_type"] == SENDER
+        if sent:
+            self._pictures.append(picture)
+        return sent
 
     async def look(self, prompt_id: str) -> Event:
         """The queue first, then the history: in this order a prompt that ends in between is not overlooked."""
@@ -131,8 +141,9 @@ class Errands:
             log.debug("a withdrawal failed: %s", error, extra={"job": self._order.id})
         return deeds.Withdrawn()
 
-    async def collect(self, finished: evidence.Finished, *, hold: int | None) -> Event:
-        """Open the outputs. Up to `hold` bytes are read at once; None is for a job that nobody waits for: all it may.
+    async def collect(self, finished: evidence.Finished, *, hold: int | None, heard: bool) -> Event:
+        """Open the outputs. `heard`: nothing that the engine has sent was missed. Up to `hold` bytes are read at once;
+        None is for a job that nobody waits for: all it may.
 
         What stays open takes one of the bounded number of deliveries, for which a job waits with its ticket in hand.
         """
@@ -141,7 +152,9 @@ class Errands:
         dropped = find_dropped(workflow, selection.nodes, self._means.watch.output_classes, finished.requested or ())
         if dropped is not None:
             return deeds.CollectionFailed(dropped)
-        self.outputs = collect(workflow, finished.outputs, selection.nodes)
+        if not heard and _sends(workflow, selection.nodes):
+            return deeds.FileGone()
+        self.outputs = collect(workflow, finished.outputs, selection.nodes, self._pictures)
         if not self.outputs:
             return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
         if hold is not None:
@@ -170,6 +183,11 @@ class Errands:
         error = retries.outcome.exception() if retries.outcome is not None else None
         returns = isinstance(error, Away) and not self._means.watch.lost
         return retries.attempt_number >= (ARRIVALS if returns else READINGS)
+
+
+def _sends(workflow: Mapping[str, Any], nodes: Collection[str] | None) -> bool:
+    """Whether an output is only heard of."""
+    return any(workflow[node]["class_type"] == SENDER for node in (workflow if nodes is None else nodes))
 
 
 async def _read_record(means: Means, prompt_id: str) -> Record | None:

@@ -212,8 +212,9 @@ class Run:
             self.feed(sound)
 
     def show(self, picture: Picture) -> None:
-        """A preview."""
-        self.chronicle.preview(picture)
+        """A preview, or an output that is sent in place of being stored."""
+        if picture.prompt_id != self.prompt_id or not self._errands.receive(picture):
+            self.chronicle.preview(picture)
 
     def socket_lost(self) -> None:
         """The websocket that would have told of the prompt is gone."""
@@ -335,7 +336,9 @@ class Run:
         return news if prompt_id == self.prompt_id else None
 
     async def _collect(self, finished: evidence.Finished) -> Event:
-        event = await self._errands.collect(finished, hold=None if self.kept else SMALL)
+        prompt = self._state.prompt
+        heard = prompt is not None and prompt.unbroken and prompt.succeeded
+        event = await self._errands.collect(finished, hold=None if self.kept else SMALL, heard=heard)
         for item in self.items:
             self.chronicle.output(describe(item))
         return event

@@ -305,7 +305,7 @@ def _collect(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
         case FileGone() if not job.fresh:
             return _requeue(job._replace(fresh=True), now, alone=False)
         case FileGone():
-            return _end(job, EngineFailed("the engine names an output file that it does not have"), now)
+            return _end(job, EngineFailed("an output was gone before it could be fetched, twice"), now)
         case CollectionFailed(fault):
             return _end(job, fault, now)
     return job, ()

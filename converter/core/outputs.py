@@ -9,11 +9,12 @@ is left has to say so.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from converter.core.workflow import Graph
+from converter.core.events import Picture
+from converter.core.workflow import SENDER, Graph
 
 Kind = Literal["image", "video", "audio", "text", "file", "latent"]
 Folder = Literal["output", "temp", "input"]
@@ -36,7 +37,7 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One thing that a node gave out: exactly one of `file` and `text` is there.
+    """One thing that a node gave out: exactly one of `file`, `text` and `data` is there.
 
     node_id, class_type: the visible node; class_type is None where the workflow has no such node. name: the file's
     name, for a text one that no other text has.
@@ -49,6 +50,7 @@ class Output:
     content_type: str
     file: FileRef | None = None
     text: str | None = None
+    data: bytes | None = field(default=None, repr=False)
 
 
 _TYPES: Mapping[str, tuple[Kind, str]] = {
@@ -112,16 +114,20 @@ _KINDS: Mapping[str, Kind] = {
 """Kind by the key of the ui dict, where the suffix tells nothing; "gifs" is VideoHelperSuite's, for videos."""
 
 
-def collect(graph: Graph, outputs: object, nodes: Collection[str] | None = None) -> tuple[Output, ...]:
+def collect(
+    graph: Graph, outputs: object, nodes: Collection[str] | None = None, pictures: Sequence[Picture] = ()
+) -> tuple[Output, ...]:
     """The outputs of a prompt, by node as in the workflow, then as the engine lists them.
 
     outputs: `{node id: {key: [entry, ...]}}`. An entry is a file (`filename`, `subfolder`, `type`) under any key, or
     text under "text"; markers such as "animated" are neither. nodes: only these nodes' outputs, None for all. A
     node that another put in at run time ("4.0.0.1") stands in the place of the one in the workflow ("4"). Files that
     do not last (ComfyUI's temp and input folders) are in it only if `nodes` names their node or if there is nothing
-    else.
+    else. pictures: what nodes have sent in place of storing it.
     """
-    found = list(_read(graph, outputs))
+    places = {node_id: place for place, node_id in enumerate(graph)}
+    sent = [_name(picture, number) for number, picture in enumerate(pictures, 1)]
+    found = sorted([*_read(graph, outputs), *sent], key=lambda output: places.get(output.node_id, len(places)))
     if nodes is not None:
         return tuple(output for output in found if output.node_id in nodes)
     return tuple([output for output in found if _lasts(output)] or found)
@@ -129,6 +135,11 @@ def collect(graph: Graph, outputs: object, nodes: Collection[str] | None = None)
 
 def _lasts(output: Output) -> bool:
     return output.file is None or output.file.type == "output"
+
+
+def _name(picture: Picture, number: int) -> Output:
+    name = f"picture_{number:05}.{picture.content_type.removeprefix('image/')}"
+    return Output(picture.node_id or "", SENDER, name, "image", picture.content_type, data=picture.data)
 
 
 def _read(graph: Graph, outputs: object) -> Iterator[Output]:

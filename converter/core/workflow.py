@@ -42,6 +42,9 @@ UI_EXPORT = (
     "format: in ComfyUI choose Workflow > Export (API) and send that file."
 )
 
+SENDER = "SaveImageWebsocket"
+"""The class of ComfyUI's node that sends its pictures over the websocket and stores nothing."""
+
 _ANSWERS: Mapping[str, Literal["lasting", "temporary"]] = {
     "SaveImage": "lasting",
     "SaveAnimatedPNG": "lasting",
@@ -54,6 +57,7 @@ _ANSWERS: Mapping[str, Literal["lasting", "temporary"]] = {
     "SaveWEBM": "lasting",
     "SaveGLB": "lasting",
     "PreviewAny": "lasting",
+    SENDER: "lasting",
     "PreviewImage": "temporary",
     "PreviewAudio": "temporary",
     "MaskPreview": "temporary",

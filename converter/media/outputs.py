@@ -81,16 +81,19 @@ async def open_items(
 
 
 async def _open(files: Files, output: Output, selection: Selection, stack: AsyncExitStack, hold: int) -> Item:
-    if output.file is None:
+    if output.file is None and output.data is None:
         return Item(output, size=len((output.text or "").encode()))
-    opened = await stack.enter_async_context(files.open(output.file))
+    opened = await stack.enter_async_context(files.open(output.file)) if output.file is not None else None
     wanted = selection.format
     if wanted is not None and output.kind == "image" and output.content_type != f"image/{wanted}":
-        converted = await convert(await _read(opened), wanted, selection.quality)
+        data = (output.data or b"") if opened is None else await _read(opened)
+        converted = await convert(data, wanted, selection.quality)
         if converted.format is not None:
             name = str(PurePosixPath(output.name).with_suffix(f".{converted.format}"))
             output = replace(output, name=name, content_type=f"image/{converted.format}")
         return Item(output, len(converted.data), converted.data, converted.warning)
+    if opened is None:
+        return Item(output, len(output.data or b""), output.data)
     if opened.size is None or opened.size <= hold:
         data = await _read(opened)
         return Item(output, len(data), data)

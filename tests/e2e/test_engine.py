@@ -4,11 +4,17 @@ import asyncio
 import signal
 from pathlib import Path
 
+import psutil
+
 from tests.e2e.service import open_session, running
 from tests.e2e.test_process import Caller, color, workflow
 
 SLOW = 25.0
 """Seconds that nothing here takes."""
+
+
+CHEAP = 2.0
+"""Seconds of processor time until a converter listens: three times what it takes."""
 
 
 async def test_an_engine_that_is_dead_inside_is_replaced_and_the_next_job_is_answered(tmp_path: Path) -> None:
@@ -50,6 +56,14 @@ async def test_jobs_end_when_the_engine_is_given_up(tmp_path: Path) -> None:
             assert "not started again" in error
             service.signal(signal.SIGTERM)
             assert await service.ends(SLOW) == 0
+
+
+async def test_a_start_costs_little(tmp_path: Path) -> None:
+    """In processor time, which hardly depends on what else the machine does; `benchmarks` has the time until then."""
+    with running(tmp_path) as service:
+        await service.listens()
+        spent = psutil.Process(service.process.pid).cpu_times()
+        assert spent.user + spent.system < CHEAP
 
 
 async def test_ctrl_c_does_not_wait_for_load_balancers(tmp_path: Path) -> None:
