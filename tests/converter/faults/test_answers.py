@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.converter.faults.graphs import LARGE, Graph, passed_through, picture, text, two_pictures
 from tests.converter.faults.replica import Reply, colors, converter
+from tests.fakes.catalog import CLASSES
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pictures import color_of
 
@@ -190,9 +191,10 @@ async def test_never_number_or_front_and_a_fresh_id_each_time(engine: FakeEngine
         assert len({body["prompt_id"] for body in bodies}) == 3
 
 
-async def test_a_run_without_outputs_is_no_success(engine: FakeEngine) -> None:
+async def test_a_run_without_outputs_is_no_success(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLASSES, "ShowsAndSavesNothing", CLASSES["SaveImageWebsocket"])
     async with converter(engine.url) as caller:
-        reply = await caller.run(picture(1, save="SaveImageWebsocket"))
+        reply = await caller.run(picture(1, save="ShowsAndSavesNothing"))
         assert (reply.status, reply.code) == (422, "execution_failed")
 
 
