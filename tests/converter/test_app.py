@@ -219,6 +219,25 @@ async def test_nothing_is_given_to_an_engine_that_is_not_heard(engine: FakeEngin
         await caller.until_ready()
 
 
+async def test_the_guard_of_the_embedded_engine_knows_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[tuple[str, ...], str]] = []
+
+    class Stop(Exception):
+        pass
+
+    def start(command: tuple[str, ...], *rest: object, scratch: str) -> None:
+        started.append((command, scratch))
+        raise Stop
+
+    monkeypatch.setattr("converter.app.Supervisor", start)
+    with pytest.raises(Stop):
+        async with run_replica(load({"port": 0}, {}), {}):
+            raise AssertionError("it started")
+    [(command, scratch)] = started
+    assert command[command.index("--temp-dir") + 1] == scratch
+    assert Path(scratch).name.startswith("converter-engine-")
+
+
 # Templates ---------------------------------------------------------------------------------------------------------
 
 

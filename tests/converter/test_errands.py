@@ -1,11 +1,17 @@
-"""A look at a prompt, read by read."""
+"""A look at a prompt, read by read, and outputs that can't be had."""
 
+import asyncio
+from contextlib import AbstractAsyncContextManager
 from types import SimpleNamespace
 from typing import Any, cast
 
+from converter.core import deeds
 from converter.core.events import QueueView, Record, Sight
+from converter.core.evidence import Finished
 from converter.core.order import Order
-from converter.errands import Errands
+from converter.core.outputs import FileRef
+from converter.errands import READINGS, Errands
+from converter.media.outputs import Away, OpenFile
 from converter.telemetry import Metrics
 
 PROMPT = "p"
@@ -33,3 +39,26 @@ async def test_a_prompt_that_ends_during_a_look_is_not_overlooked() -> None:
     assert isinstance(sight, Sight)
     assert not sight.absent
     assert client.asked == ["queue"]
+
+
+class Nowhere:
+    """Files of an engine that can't be reached."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def open(self, file: FileRef) -> AbstractAsyncContextManager[OpenFile]:
+        self.asked += 1
+        raise Away
+
+
+async def test_outputs_of_an_engine_that_does_not_return_are_not_waited_for() -> None:
+    files = Nowhere()
+    watch = SimpleNamespace(lost=True, output_classes=None)
+    deliveries = asyncio.Semaphore(1)
+    means = cast("Any", SimpleNamespace(files=files, watch=watch, deliveries=deliveries, keep_bytes=1))
+    order = Order("job", {"1": {"class_type": "SaveImage", "inputs": {}}}, 1.0)
+    errands = Errands(means, order, cast("Any", SimpleNamespace()))
+    event = await errands.collect(Finished({"1": {"images": [{"filename": "a.png"}]}}), hold=None, heard=True)
+    assert isinstance(event, deeds.CollectionFailed)
+    assert files.asked == 1 + READINGS

@@ -167,3 +167,28 @@ def test_a_free_place_has_one_turn() -> None:
     assert (place.position(), place.estimate()) == (0, None)
     place.let_go(1.0)
     place.depart()
+
+
+def test_a_replica_that_is_drained_takes_no_orders_for_an_engine_that_is_lost(gate: Gate) -> None:
+    gate.observe(readiness.DrainStarted())
+    gate.knock().depart()
+    gate.observe(readiness.BudgetSpent("it died too often"))
+    with pytest.raises(Draining):
+        gate.knock()
+
+
+def test_an_estimate_counts_down_and_then_says_nothing(gate: Gate, clock: Clock) -> None:
+    tickets = [gate.knock() for _ in range(2)]
+    for ticket in tickets:
+        ticket.apply(0, 1000.0)
+        ticket.hold(Holder())
+        ticket.ready()
+    for _ in range(2):
+        gate.decide(admission.Served(10.0))
+    assert [ticket.estimate() for ticket in tickets] == [10.0, 20.0]
+    clock.now += 4.0
+    assert [ticket.estimate() for ticket in tickets] == [6.0, 16.0]
+    clock.now += 7.0
+    assert [ticket.estimate() for ticket in tickets] == [None, None]
+    tickets[0].let_go(None)
+    assert [ticket.estimate() for ticket in tickets] == [0.0, 10.0]

@@ -134,6 +134,12 @@ async def test_who_kills_the_engine_is_found_and_barred_and_its_neighbour_is_ser
     assert color(await shared.start(workflow(0x0000FF))) == 0x0000FF
 
 
+async def test_what_is_sent_over_the_websocket_is_answered(shared: Caller) -> None:
+    graph = workflow(0xABCDEF)
+    graph["3"] = {"class_type": "SaveImageWebsocket", "inputs": {"images": ["2", 0]}}
+    assert color(await shared.start(graph)) == 0xABCDEF
+
+
 async def run_cli(url: str, folder: Path, graph: object) -> subprocess.CompletedProcess[str]:
     path = folder / "workflow.json"
     path.write_text(json.dumps(graph))
