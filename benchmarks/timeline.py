@@ -23,7 +23,7 @@ from benchmarks.batching import draw
 from benchmarks.clients import PATIENCE, open_bare, open_session
 from benchmarks.processes import run_engine
 
-_WIDTH, _LEFT, _ROW, _BAR = 900, 220, 34, 16  # pixels
+_WIDTH, _LEFT, _ROW, _BAR = 900, 240, 34, 16  # pixels
 _MARGIN = 24
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import acos, floor, sin
 
 import numpy as np
@@ -65,14 +64,11 @@ def test_the_middle_is_kept_when_the_aspect_changes() -> None:
 
 
 def test_what_else_a_latent_holds_is_kept() -> None:
-    @dataclass(frozen=True, slots=True, eq=False)
-    class Marked(Latent):
-        mark: str = ""
-
-    latent = Marked(draw(2, 2).samples, [1, 2], "kept")
+    mask = torch.ones(1, 1, 16, 16)
+    latent = Latent(draw(2, 2).samples, [3, 7], mask)
     [scaled] = latent_scaling.scale_by(CONTEXT, latent, "area", 2.0)
-    assert isinstance(scaled, Marked)
-    assert scaled.mark == "kept"
+    assert list(scaled.indices) == [3, 7]
+    assert scaled.noise_mask is mask
 
 
 def turn(first: Vector, second: Vector, part: float) -> Vector:
