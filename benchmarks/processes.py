@@ -87,7 +87,7 @@ async def run_engine(*flags: str) -> AsyncIterator[Engine]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     with TemporaryDirectory(prefix="benchmark-") as folder:
-        command = ("-m", "engine", "--port", str(port), "--base-dir", folder, "--test-nodes", "--demo", *flags)
+        command = ("-m", "engine", "--port", str(port), "--base-dir", folder, "--test-nodes", *flags)
         with _child(command) as process:
             await _wait_for(f"{url}/system_stats", process)
             yield Engine(url, Path(folder) / "output")

@@ -250,7 +250,7 @@ def _engine(
     port = free_port()
     # Replicas on one machine share models and outputs, but not the files that an engine removes when it starts.
     temp = stack.enter_context(TemporaryDirectory(prefix="converter-engine-"))
-    command = (sys.executable, "-m", "engine", "--demo", "--port", str(port), "--temp-dir", temp)
+    command = (sys.executable, "-m", "engine", "--port", str(port), "--temp-dir", temp)
     return f"http://127.0.0.1:{port}", command, temp
 
 

@@ -2,8 +2,8 @@
 
 For: composing the engine of its parts; the only module in which the network's side meets the device's. Leaves all work
 to the parts.
-Invariant: the address is bound before anything slow is loaded, but for the demo checkpoint, which is made once; SIGTERM
-ends the process within seconds, whatever runs.
+Invariant: the address is bound before anything slow is loaded; SIGTERM ends the process within seconds, whatever
+runs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from engine.nodes.numbering import Numbering
 from engine.nodes.registry import list_nodes
 from engine.nodes.spec import Folders
 from engine.server import Server, describe_features, listen
-from engine.shelves import list_checkpoints
 from engine.sockets import Hub
-from engine.tiny import provide_demo
 
 _STOP_PATIENCE = 5.0  # seconds
 
@@ -67,7 +65,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="auto",
         help="whether samplers show each step; auto and latent2rgb are the same here (%(default)s)",
     )
-    parser.add_argument("--demo", action="store_true", help="make a tiny checkpoint, demo, if there is none")
     parser.add_argument("--test-nodes", action="store_true", help="add nodes that misbehave on purpose")
     parser.add_argument("--verbose", action="store_true", help="log more")
     return parser.parse_args(arguments)
@@ -119,8 +116,6 @@ def _say(line: str) -> None:
 
 async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     folders = _make_folders(options)
-    if options.demo:
-        provide_demo(folders.models / "checkpoints", _say)
     registry = list_nodes(tests=options.test_nodes)
     hub = Hub(describe_features(options.concurrency))
     with ExitStack() as stack:
@@ -152,8 +147,7 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             # What is loaded by now stays: the collector need not look at it again and again.
             gc.freeze()
             _say(f"listening on http://{options.host}:{port}")
-            if list_checkpoints(folders.models / "checkpoints"):
-                device.submit(Preload())
+            device.submit(Preload())
             await stopped.wait()
             _end_anyway()
     shutil.rmtree(folders.temp, ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import ModelError
 
+SHIPPED = Path(__file__).parent / "demo"  # a checkpoint that is part of this package, by its name
 INDEX = "model_index.json"  # what makes a folder a pipeline in diffusers' format
 _WEIGHTS = ".safetensors"
 
@@ -31,6 +32,11 @@ def list_checkpoints(folder: Path) -> list[str]:
     return sorted([index.parent.name for index in folder.glob(f"*/{INDEX}")] + _list_files(folder))
 
 
+def offer_checkpoints(models: Path) -> list[str]:
+    """The checkpoints among `models`, and the one that ships."""
+    return sorted({*list_checkpoints(models / "checkpoints"), SHIPPED.name})
+
+
 def list_autoencoders(folder: Path) -> list[str]:
     """The autoencoders in `folder`: subfolders that hold one in diffusers' format, and safetensors files."""
     return sorted([config.parent.name for config in folder.glob("*/config.json")] + _list_files(folder))
@@ -42,7 +48,9 @@ def list_loras(folder: Path) -> list[str]:
 
 
 def find_checkpoint(models: Path, name: str) -> Source:
-    """The checkpoint `name` among `models`. Raises ModelError when there is none, or none that can be read."""
+    """The checkpoint `name` among `models`, or the one that ships. Raises ModelError when there is none to be read."""
+    if name == SHIPPED.name and name not in list_checkpoints(models / "checkpoints"):
+        return Source(name, SHIPPED)
     return _find(models, "checkpoints", "checkpoint", name, list_checkpoints)
 
 

@@ -1,16 +1,13 @@
 """A tiny Stable-Diffusion-1-style checkpoint with random weights.
 
-For: running every component of the real thing in a second on a small machine; `python -m engine.tiny FOLDER` makes one,
-and `python -m engine --demo` the one that is called `demo`.
+For: running every component of the real thing in a second on a small machine; `python -m engine.tiny FOLDER` makes one.
 Leaves pictures worth looking at to trained models: these are coloured noise.
 Invariant: the same seed gives the same files; nothing is fetched.
 """
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 _WIDTH = 32  # of text embeddings
@@ -36,25 +33,6 @@ _INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
-
-
-def provide_demo(checkpoints: Path, say: Callable[[str], None]) -> None:
-    """Make the checkpoint `demo` in a folder of checkpoints, at one stroke, unless it is there.
-
-    A folder that can't be written is no reason to end: its own checkpoints work.
-    """
-    demo = checkpoints / "demo"
-    if (demo / _INDEX_NAME).exists():
-        return
-    say(f"making the checkpoint {demo}, of random weights: this is done once")
-    try:
-        with TemporaryDirectory(dir=checkpoints, prefix=".making-") as folder:
-            made = Path(folder) / "demo"
-            build_tiny(made)
-            made.rename(demo)
-    except OSError as error:
-        if not (demo / _INDEX_NAME).exists():  # else another engine has been quicker
-            say(f"has no checkpoint {demo}: {error}")
 
 
 def build_tiny(folder: Path, seed: int = 0) -> None:

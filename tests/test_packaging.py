@@ -87,6 +87,9 @@ def test_wheel_holds_the_packages_and_the_templates(wheel: Path) -> None:
     for package in ("converter", "engine"):
         sources = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
         assert sources <= names
+    model = {str(path.relative_to(ROOT)) for path in (ROOT / "engine" / "demo").rglob("*") if path.is_file()}
+    assert len(model) >= 12
+    assert model <= names
     assert {f"workflows/{path.name}" for path in (ROOT / "workflows").iterdir()} <= names
     strangers = {name.split("/")[0] for name in names} - {"converter", "engine", "workflows"}
     assert all(name.endswith(".dist-info") for name in strangers), strangers

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(180)
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A converter that is ready, started as a person would, with its engine's folders in a place of their own."""
     folder = tmp_path_factory.mktemp("engine")
-    engine = shlex.join([sys.executable, "-m", "engine", "--demo", "--port", "{port}", "--base-dir", str(folder)])
+    engine = shlex.join([sys.executable, "-m", "engine", "--port", "{port}", "--base-dir", str(folder)])
     command = [sys.executable, "-m", "converter.cli", "serve", "--port", "0", "--drain-delay", "0"]
     command += ["--engine-command", engine]
     with tempfile.TemporaryFile() as log:

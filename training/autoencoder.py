@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from training.drawing import Picture, draw_exercise, draw_picture
 from training.scenes import SIDE, draw_scene
-from training.states import Journal, Trainee, pace
+from training.states import Journal, Trainee, pace, quicken
 
 CHANNELS = 4
 _BATCH = 8
 _CROPS = ((0.15, 32), (0.85, 64), (1.0, SIDE))  # until which share of the steps pieces of which side are seen
 _RATE = 6e-4
+_REFINING = 0.4  # of that, where the decoder alone learns
 _MISS = 0.08  # of a latent's spread, by which the decoder alone learns to bear that it is off
 _FIRST_VARIANCE = -5.0  # of a latent, as a logarithm
 _EXERCISES = 0.3  # of a batch, the rest are scenes
@@ -114,13 +115,16 @@ def train_autoencoder(
         step = trainee.step
         side = SIDE if frozen_from is not None else next(side for share, side in _CROPS if step < share * steps)
         pictures = draw_batch(seed, step, _BATCH if frozen_from is None else _BATCH // 2, side).to(device)
-        posterior = model.encode(pictures).latent_dist
-        latents = posterior.sample()
-        if frozen_from is not None:
-            latents = latents + _MISS * latents.std() * torch.randn_like(latents)
-        pixels, edges = measure_loss(pictures, model.decode(latents, return_dict=False)[0])
+        with quicken(device):
+            posterior = model.encode(pictures).latent_dist
+            latents = posterior.sample()
+            if frozen_from is not None:
+                latents = latents + _MISS * latents.std() * torch.randn_like(latents)
+            decoded = model.decode(latents, return_dict=False)[0]
+        pixels, edges = measure_loss(pictures, decoded.float())
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        trainee.learn(pixels + _EDGES * edges + _DIVERGENCE * divergence, pace(step - first, steps - first))
+        share = pace(step - first, steps - first) * (1.0 if frozen_from is None else _REFINING)
+        trainee.learn(pixels + _EDGES * edges + _DIVERGENCE * divergence, share)
         last = trainee.step == steps
         journal.note(trainee.step, last, l1=pixels.item(), edges=edges.item(), kl=divergence.item())
         trainee.keep(last)

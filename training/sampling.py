@@ -16,7 +16,7 @@ from training.drawing import Picture
 from training.vocabulary import encode_captions
 
 STEPS = 20
-GUIDANCE = 7.0
+GUIDANCE = 2.0
 _ROWS = 16  # pictures at once
 
 

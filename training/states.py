@@ -112,6 +112,15 @@ class Journal:
         self._since = time.monotonic()
 
 
+def quicken(device: str) -> torch.autocast:
+    """A block in which products are of bfloat16, where that is quicker: a CPU that has them gains a quarter and more.
+
+    One block for each step: it keeps what it has cast, and would not see that weights have changed.
+    """
+    supported = {"cuda": torch.cuda.is_bf16_supported, "cpu": torch.cpu._is_avx512_bf16_supported}
+    return torch.autocast(device, torch.bfloat16, enabled=device in supported and bool(supported[device]()))
+
+
 def pace(step: int, total: int, floor: float = 0.02) -> float:
     """The share of the full learning rate at `step`: a linear start, then a falling cosine."""
     progress = min(1.0, step / total)

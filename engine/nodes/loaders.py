@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from engine.models import Handle, Models
 from engine.nodes.spec import Context, Folders, Input, Node, Output
-from engine.shelves import list_autoencoders, list_checkpoints, list_loras
+from engine.shelves import list_autoencoders, list_loras, offer_checkpoints
 
 
 def _list_checkpoints(folders: Folders) -> Sequence[str]:
-    return list_checkpoints(folders.models / "checkpoints")
+    return offer_checkpoints(folders.models)
 
 
 def _list_autoencoders(folders: Folders) -> Sequence[str]:

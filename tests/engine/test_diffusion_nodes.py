@@ -283,7 +283,7 @@ def test_a_latent_that_is_no_number_is_refused(context: RecordingContext) -> Non
 def test_choices_of_checkpoints_are_those_on_disk(checkpoints: Path, tmp_path: Path) -> None:
     chosen = NODES["CheckpointLoaderSimple"].required["ckpt_name"]
     (tmp_path / "checkpoints").symlink_to(checkpoints)
-    assert chosen.listed(Folders(tmp_path, tmp_path, tmp_path, tmp_path)) == ["tiny"]
+    assert chosen.listed(Folders(tmp_path, tmp_path, tmp_path, tmp_path)) == ["demo", "tiny"]
     assert chosen.listed(Folders(tmp_path / "none", tmp_path, tmp_path, tmp_path)) == []
 
 
