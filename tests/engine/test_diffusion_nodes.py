@@ -280,11 +280,11 @@ def test_a_latent_that_is_no_number_is_refused(context: RecordingContext) -> Non
         draw(context, Latent.of(torch.full((1, 4, 8, 8), float("nan"))))
 
 
-def test_choices_of_checkpoints_are_those_on_disk(checkpoints: Path, tmp_path: Path) -> None:
+def test_choices_of_checkpoints_are_those_on_disk_and_the_one_that_ships(checkpoints: Path, tmp_path: Path) -> None:
     chosen = NODES["CheckpointLoaderSimple"].required["ckpt_name"]
     (tmp_path / "checkpoints").symlink_to(checkpoints)
     assert chosen.listed(Folders(tmp_path, tmp_path, tmp_path, tmp_path)) == ["demo", "tiny"]
-    assert chosen.listed(Folders(tmp_path / "none", tmp_path, tmp_path, tmp_path)) == []
+    assert chosen.listed(Folders(tmp_path / "none", tmp_path, tmp_path, tmp_path)) == ["demo"]
 
 
 def limits(node: Node, name: str) -> tuple[object, ...]:
