@@ -149,13 +149,18 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             _say(f"listening on http://{options.host}:{port}")
             device.submit(Preload())
             await stopped.wait()
-            _end_anyway()
+            _end_anyway(folders.temp)
     shutil.rmtree(folders.temp, ignore_errors=True)
 
 
-def _end_anyway() -> None:
-    """End the process when stopping takes too long, since a step of a model cannot be interrupted."""
-    timer = threading.Timer(_STOP_PATIENCE, os._exit, (0,))
+def _end_anyway(temp: Path) -> None:
+    """End the process when stopping takes too long, since a step of a model, or an import, goes on to its end."""
+
+    def end() -> None:
+        shutil.rmtree(temp, ignore_errors=True)
+        os._exit(0)
+
+    timer = threading.Timer(_STOP_PATIENCE, end)
     timer.daemon = True
     timer.start()
 
