@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 _REMEMBERED = 64  # keys whose bound is remembered
-_TRUST = 64  # full passes in a row after which one more row is tried
+_TRUST = 64  # full passes since the bound changed, after which twice the rows are tried
 
 
 class Request(Protocol):
@@ -72,12 +72,12 @@ class Bounds:
             self._learned.popitem(last=False)
 
     def confirm(self, key: Hashable, rows: int) -> None:
-        """A pass of `rows` went well. Many full ones in a row win a row back: what took the memory may be gone."""
+        """A pass of `rows` went well. Many full ones double the bound: what took the memory may be gone."""
         learned = self._learned.get(key)
         if learned is None or rows < learned.rows:
             return
         learned.trust += 1
         if learned.trust >= _TRUST:
-            self._learned[key] = _Bound(learned.rows + 1)
-            if learned.rows + 1 >= self.most:
+            self._learned[key] = _Bound(2 * learned.rows)
+            if 2 * learned.rows >= self.most:
                 del self._learned[key]

@@ -72,6 +72,9 @@ class Cache:
 
 def weigh(value: object, depth: int = _DEPTH) -> int:
     """About how many bytes a value holds: arrays and tensors by `nbytes`, texts by length, containers by content."""
+    # A tensor may show the same memory many times over, as an empty batch does: what counts is what it keeps.
+    if callable(storage := getattr(value, "untyped_storage", None)):
+        return int(storage().nbytes()) + _SMALL
     nbytes = getattr(value, "nbytes", None)
     if isinstance(nbytes, int):
         return nbytes + _SMALL

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Two nodes that join a conditioning with itself double it: a dozen of them would keep a device for minutes a step.
+_MAX_CUES = 64
+_MAX_TOKENS = 32 * 77
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cue:
     """One encoded text: `embedding` [1, tokens, width]; `pooled` [1, width] where the encoder sums texts up."""
@@ -26,6 +31,8 @@ class Cue:
         widths = self.embedding.shape[2], other.embedding.shape[2]
         if widths[0] != widths[1]:
             raise ValueError(f"embeddings {widths[0]} and {widths[1]} wide do not go together: their models differ")
+        if (tokens := self.embedding.shape[1] + other.embedding.shape[1]) > _MAX_TOKENS:
+            raise ValueError(f"a conditioning has at most {_MAX_TOKENS} tokens, and these have {tokens} together")
         return replace(self, embedding=torch.cat([self.embedding, other.embedding], 1))
 
     def zero_out(self) -> "Cue":
@@ -46,7 +53,9 @@ class Conditioning:
         return cls((Cue(embedding, pooled),))
 
     def combine(self, other: Self) -> Self:
-        """The cues of both, each for itself."""
+        """The cues of both, each for itself. Raises ValueError for more than a model should be asked for each step."""
+        if len(self.cues) + len(other.cues) > _MAX_CUES:
+            raise ValueError(f"a conditioning has at most {_MAX_CUES} parts")
         return type(self)(self.cues + other.cues)
 
     def append(self, other: Self) -> Self:

@@ -5,7 +5,8 @@ answering each with a future. Requests of one key that wait at the same moment s
 A course is asked on and on: each answer makes its next request, in time to share the next pass. Leaves what the work is
 to `pipelines`, which requests go together to `batching`, when to ask to the nodes.
 Invariant: no other thread touches the accelerator; whoever raises or runs out of memory in company is tried again
-without it, so that nobody fails for another; if the thread ends without having been told to, the process ends.
+without it, so that nobody fails for another; if the accelerator is lost, or the thread ends without having been told
+to, the process ends.
 """
 
 import logging
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 from engine.batching import Bounds, choose
-from engine.memory import OutOfMemoryError, is_out_of_memory, read_host_memory, read_memory, release_memory
+from engine.memory import OutOfMemoryError, is_lost, is_out_of_memory, read_host_memory, read_memory, release_memory
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +177,7 @@ class Device:
         try:
             while turns := self._take():
                 self._answer(turns)
+                turns = []  # nothing is held while nothing is asked
         finally:
             with self._changed:
                 asked, self._closed = self._closed, True
@@ -212,17 +214,25 @@ class Device:
             # The boundary between one caller's request and the thread that serves all: whatever the request raises is
             # its caller's. What is no Exception (SystemExit, say) is answered too, but ends the thread.
             except Exception as error:
+                if is_lost(error):
+                    self._fail_all([group, *groups], error)
+                    raise
                 parts = self._part(group, error)
                 groups = parts + groups
                 if not parts:
                     _fail(group[0], self._explain(error))
             except BaseException as error:
-                for turn in (*group, *(turn for left in groups for turn in left)):
-                    _fail(turn, error)
+                self._fail_all([group, *groups], error)
                 raise
             else:
                 for turn, answer in zip(group, answers, strict=True):
                     self._advance(turn, answer)
+
+    @staticmethod
+    def _fail_all(groups: list[list[_Turn]], error: BaseException) -> None:
+        for group in groups:
+            for turn in group:
+                _fail(turn, error)
 
     def _perform(self, group: list[_Turn]) -> Sequence[Any]:
         import torch
@@ -234,6 +244,8 @@ class Device:
                 answers: Sequence[Any] = [work.perform(place)]
             else:
                 answers = work.perform_all(place, [turn.work for turn in group], self._bounds.bound(key))
+                if len(answers) != len(group):
+                    raise RuntimeError(f"{len(answers)} answers to {len(group)} requests")
                 self._bounds.confirm(key, rows)
         self._memory = read_memory(place.device)
         return answers

@@ -228,7 +228,10 @@ class Executor:
 
     def _carry_out(self, execution: Execution) -> None:
         outcome = execution.carry_out()
-        if outcome.out_of_memory:
+        with self._changed:
+            alone = len(self._executions) == 1
+        # Others that run keep the models which they use, so that forgetting these would only load them twice.
+        if outcome.out_of_memory and alone:
             self._free({"models", "cache"})
         with self._changed:
             del self._executions[execution.prompt.id]

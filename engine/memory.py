@@ -13,15 +13,24 @@ if TYPE_CHECKING:
     import torch
 
 
+_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
 class OutOfMemoryError(RuntimeError):
     """The accelerator (or, on CPU, the machine) has not enough memory for one request. Named as torch names it."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory is what was missing."""
-    # torch has a type of its own for accelerators; its allocator for CPU memory raises a plain RuntimeError.
+    # torch has a type of its own for CUDA's allocator; others raise plain RuntimeErrors.
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    return named or (isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY))
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the accelerator answers nothing any more until the process is started anew (a CUDA error is sticky)."""
+    known = type(error).__name__ == "AcceleratorError" or str(error).startswith("CUDA error")
+    return isinstance(error, RuntimeError) and known and not is_out_of_memory(error)
 
 
 def release_memory() -> None:
@@ -31,6 +40,8 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def read_host_memory() -> dict[str, Any]:

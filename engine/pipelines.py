@@ -22,6 +22,7 @@ from engine.schedules import NoiseSchedule
 from engine.texts import TextEncoder
 
 _FACTOR = 8  # a picture's side to its latent's
+_SLICE = 4  # items of a batch that are asked for at once
 _LATENT_PIXELS_A_ROW = 512  # a picture of 512 x 512 then counts as eight rows
 _MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there cost less than one over all the copies
 
@@ -180,13 +181,21 @@ class Prediction:
 
 
 def predict_all(denoiser: Denoiser, run: Sampling) -> Generator[Prediction, Tensor, Tensor]:
-    """A course for the device: a run of `sampling`, whose evaluations the denoiser answers."""
+    """A course for the device: a run of `sampling`, whose evaluations the denoiser answers.
+
+    A large batch is asked for in slices, so that others get their turn between them; the first of the batch comes last,
+    since it is the one that is shown when the step is complete.
+    """
     evaluations = sample(run)
     try:
         evaluation = next(evaluations)
         while True:
-            prediction = yield Prediction(denoiser, evaluation)
-            evaluation = evaluations.send(prediction)
+            slices = torch.split(evaluation.latent, _SLICE)
+            predicted = []
+            for number, latent in reversed(list(enumerate(slices))):
+                completes = evaluation.completes and number == 0
+                predicted.append((yield Prediction(denoiser, replace(evaluation, latent=latent, completes=completes))))
+            evaluation = evaluations.send(torch.cat(predicted[::-1]))
     except StopIteration as end:
         finished: Tensor = end.value
         return finished

@@ -16,6 +16,7 @@ Levels = NDArray[np.float64]
 
 _KARRAS_RHO = 7.0  # Karras et al. 2022, section 5: the best of those that they tried
 _BETA = 0.6  # both parameters of the beta distribution; Lee et al. 2024 and ComfyUI 0.3.64
+_MAX_PLANNED = 1_000_000  # levels of a whole run: ComfyUI's 10,000 steps at a denoise of 0.01
 _FULL_DENOISE = 0.9999  # ComfyUI 0.3.64 takes what is above for 1
 
 
@@ -105,14 +106,16 @@ def space_sigmas(
     longer run of `steps / denoise`, as ComfyUI 0.3.64 does, so that a run starts from less noise and keeps more of the
     picture. With `skip_last` one more is planned and the level before 0 left out. Levels that would be visited twice,
     because more steps are planned than the model was trained on, are visited once. Raises ValueError for a scheduler
-    not in SCHEDULERS.
+    not in SCHEDULERS, and for a whole run of more levels than memory should hold.
     """
     if scheduler not in SCHEDULERS:
         raise ValueError(f"unknown scheduler {scheduler!r}: it is one of {', '.join(SCHEDULERS)}")
     if denoise <= 0:
         return np.empty(0)
     whole = denoise > _FULL_DENOISE
-    planned = steps if whole else math.floor(steps / denoise)
+    planned = steps if whole else math.floor(min(steps / denoise, 2.0**53))
+    if planned > _MAX_PLANNED:
+        raise ValueError(f"{steps} steps at a denoise of {denoise:g} are the end of a run of {planned}: too long a run")
     levels = (
         SCHEDULERS[scheduler](schedule, planned + 1)[:-1] if skip_last else SCHEDULERS[scheduler](schedule, planned)
     )

@@ -22,7 +22,7 @@ from engine.models import Handle, Models
 from engine.noise import seed_items
 from engine.pipelines import Decoding, TextEncoding, predict_all
 from engine.samplers import SAMPLERS
-from engine.sampling import Guidance, Sampling
+from engine.sampling import Evaluation, Guidance, Sampling
 from engine.schedules import SCHEDULERS, space_sigmas
 from tests.engine.graphs import make_folders, picture, through
 from tests.engine.test_executor import Bench
@@ -77,9 +77,9 @@ def hold_back(device: Device) -> Hold:
     return hold
 
 
-def begin(device: Device, models: Models, wish: Wish, cues: dict[str, Conditioning]) -> Future[Tensor]:
+def make_run(models: Models, wish: Wish, cues: dict[str, Conditioning]) -> Sampling:
     denoiser = models.denoiser(MODEL)
-    run = Sampling(
+    return Sampling(
         latent=torch.zeros(wish.batch, 4, 8, 8),
         generators=seed_items(wish.seed, range(wish.batch)),
         sampler=wish.sampler,
@@ -88,7 +88,11 @@ def begin(device: Device, models: Models, wish: Wish, cues: dict[str, Conditioni
         prediction_type=denoiser.prediction_type,
         guidance=Guidance(cues[wish.text], cues[""], wish.cfg),
     )
-    return device.follow(predict_all(denoiser, run), lambda work, answer: None)
+
+
+def begin(device: Device, models: Models, wish: Wish, cues: dict[str, Conditioning]) -> Future[Tensor]:
+    run = make_run(models, wish, cues)
+    return device.follow(predict_all(models.denoiser(MODEL), run), lambda work, answer: None)
 
 
 def draw(device: Device, models: Models, wishes: list[Wish]) -> list[tuple[Tensor, Tensor]]:
@@ -118,6 +122,23 @@ def test_a_picture_does_not_depend_on_its_neighbours(device: Device, models: Mod
         # In the latents' standard deviation: an untrained model does not bring it down to 1.
         assert float((latent - own_latent).abs().max() / own_latent.std()) <= 1e-4
         assert float(((drawn - own_drawn).abs() <= 1 / 255).float().mean()) >= 0.999
+
+
+def test_a_large_batch_is_asked_for_in_slices_so_that_others_get_their_turn(device: Device, models: Models) -> None:
+    denoiser = models.denoiser(MODEL)
+    wish = Wish("euler", "karras", 2, 7.5, 1.0, 3, 9, "")
+    asked: list[Evaluation] = []
+    run = make_run(models, wish, {"": Conditioning.of(torch.zeros(1, 77, 32))})
+    hold = hold_back(device)
+    end = device.follow(predict_all(denoiser, run), lambda work, answer: asked.append(work.evaluation))
+    hold.release.set()
+    assert len(end.result(PATIENCE)) == 9
+    assert [(len(evaluation.latent), evaluation.completes) for evaluation in asked[:3]] == [
+        (1, False),
+        (4, False),
+        (4, True),
+    ]
+    assert len(asked) == 6
 
 
 def test_a_run_that_goes_wrong_leaves_its_neighbours_as_they_are(device: Device, models: Models) -> None:

@@ -151,3 +151,16 @@ def test_a_text_encoder_stops_where_it_is_told(device: Device, models: Models) -
 def test_limits_are_comfyuis() -> None:
     options = NODES["CLIPSetLastLayer"].required["stop_at_clip_layer"].options
     assert [options[key] for key in ("default", "min", "max")] == [-1, -24, -1]
+
+
+def test_what_is_joined_with_itself_does_not_grow_without_end() -> None:
+    many = Conditioning.of(torch.zeros(1, 77, 8))
+    for _ in range(6):
+        many = many.combine(many)
+    with pytest.raises(ValueError, match="at most 64 parts"):
+        many.combine(many)
+    long = Conditioning.of(torch.zeros(1, 77, 8))
+    for _ in range(5):
+        long = long.append(long)
+    with pytest.raises(ValueError, match="at most 2464 tokens"):
+        long.append(long)

@@ -366,6 +366,36 @@ def test_the_end_of_the_thread_is_told_and_leaves_nobody_waiting() -> None:
             device.submit(Note([], 2))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_accelerator_that_is_lost_ends_the_thread() -> None:
+    ended = threading.Event()
+    with Device(on_end=ended.set) as device:
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            device.submit(Raise(RuntimeError("CUDA error: an illegal memory access was encountered"))).result(DEADLINE)
+        assert ended.wait(DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "text", ["MPS backend out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"]
+)
+def test_memory_runs_out_in_many_words(text: str) -> None:
+    with Device() as device:
+        with pytest.raises(OutOfMemoryError):
+            device.submit(Raise(RuntimeError(text))).result(DEADLINE)
+        assert device.submit(Note([], 1)).result(DEADLINE) == 1
+
+
+def test_a_wrong_number_of_answers_fails_its_requests_alone() -> None:
+    class Sloppy(Company):
+        def perform_all(self, place: Place, works: Sequence[Company], limit: int) -> list[int]:
+            return []
+
+    with Device() as device:
+        with pytest.raises(RuntimeError, match="0 answers to 1 requests"):
+            device.submit(Sloppy([], 1)).result(DEADLINE)
+        assert device.submit(Note([], 1)).result(DEADLINE) == 1
+
+
 def test_the_process_ends_with_the_thread() -> None:
     program = """
 import threading

@@ -126,3 +126,9 @@ def test_an_unknown_scheduler_is_refused_by_name() -> None:
 def test_a_level_is_found_where_it_lies(step: int) -> None:
     assert SCHEDULE.find_steps(SCHEDULE.sigmas[[step]]).tolist() == [step]
     assert SCHEDULE.interpolate(np.array([float(step)])) == pytest.approx(SCHEDULE.sigmas[step])
+
+
+@pytest.mark.parametrize("denoise", [1e-5, 1e-9, 1e-300])
+def test_a_run_that_memory_could_not_hold_is_refused(denoise: float) -> None:
+    with pytest.raises(ValueError, match="too long a run"):
+        space_sigmas(SCHEDULE, "normal", 10_000, denoise)

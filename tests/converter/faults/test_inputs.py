@@ -40,7 +40,7 @@ async def test_inputs_beside_the_workflow_arrive_as_they_are(engine: FakeEngine)
         graph = loaded("")
         graph["1"]["inputs"]["image"] = {"part": "photo"}
         assert (await send_parts(caller, {"workflow": graph}, photo=FILE)).colors == [CYAN]
-        missing = await send_parts(caller, {"workflow": graph}, other=FILE)
+        missing = await send_parts(caller, {"workflow": graph})
         assert (missing.status, missing.code) == (422, "invalid_input")
 
 
