@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.clients import Bare, open_bare
 from benchmarks.load import Slot, load, percentile
 from benchmarks.processes import run_engine
-from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out
+from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out, write_document
 from benchmarks.workflows import Graph
 
 CALLERS = (1, 2, 4, 8, 16)
@@ -116,8 +116,7 @@ def main(words: Sequence[str]) -> int:
     findings = asyncio.run(_measure(options))
     print("\n".join(lay_out(findings)))
     if options.json is not None:
-        document = {"machine": machine, "findings": [finding.document() for finding in findings]}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_document(options.json, machine, findings)
     return 0
 
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from benchmarks.clients import Bare, open_bare
 from benchmarks.judge import Pixels
 from benchmarks.processes import run_engine
-from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out
+from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out, write_document
 from benchmarks.workflows import Graph
 from training.measurement import list_held_out, score_pictures, write_captions
 from training.scenes import Scene
@@ -149,8 +149,7 @@ def main(words: Sequence[str]) -> int:
     if options.sheet is not None:
         save_sheet(options.sheet, samples)
     if options.json is not None:
-        document = {"machine": machine, "findings": [finding.document() for finding in findings]}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_document(options.json, machine, findings)
     return 0
 
 

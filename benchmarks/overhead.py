@@ -7,7 +7,6 @@ can't take (it lacks a node, its folder is not known) is named as left out.
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from time import perf_counter
 from benchmarks import memory, speed
 from benchmarks.plan import Plan
 from benchmarks.processes import Engine, run_engine
-from benchmarks.report import Finding, describe_machine, lay_out
+from benchmarks.report import Finding, describe_machine, lay_out, write_document
 
 PARTS: Mapping[str, Callable[[Plan], Awaitable[list[Finding]]]] = {
     "start": speed.start,
@@ -76,8 +75,7 @@ def main(words: Sequence[str]) -> int:
     missed = [finding.name for finding in findings if finding.verdict == "missed"]
     print(f"\n{len(missed)} goals missed{': ' if missed else ''}{'; '.join(missed)}")
     if options.json is not None:
-        document = {"machine": machine, "findings": [finding.document() for finding in findings]}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_document(options.json, machine, findings)
     return 0
 
 

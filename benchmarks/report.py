@@ -1,10 +1,12 @@
 """What was found, beside what was wanted: findings with their goals, as a table and as JSON."""
 
+import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 
@@ -61,6 +63,12 @@ class Finding:
 def describe_machine() -> dict[str, Any]:
     """What the figures depend on; absolute ones mean nothing elsewhere."""
     return {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
+
+
+def write_document(path: Path, machine: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    """Write everything as JSON, with the samples that each figure was made of."""
+    document = {"machine": machine, "findings": [finding.document() for finding in findings]}
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def lay_out(findings: Sequence[Finding]) -> Iterator[str]:

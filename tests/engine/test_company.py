@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.conditioning import Conditioning
-from engine.device import Device, Place
+from engine.device import Device
 from engine.models import Handle, Models
 from engine.noise import seed_items
 from engine.pipelines import Decoding, TextEncoding, predict_all
@@ -25,6 +24,7 @@ from engine.samplers import SAMPLERS
 from engine.sampling import Evaluation, Guidance, Sampling
 from engine.schedules import SCHEDULERS, space_sigmas
 from tests.engine.graphs import make_folders, picture, through
+from tests.engine.test_device import hold_back
 from tests.engine.test_executor import Bench
 from tests.engine.waiting import PATIENCE
 
@@ -56,25 +56,6 @@ WISHES = st.builds(
     batch=st.integers(1, 2),
     text=st.sampled_from(["a red circle", "a (blue:1.4) star", "", "a long one " * 12]),
 )
-
-
-@dataclass
-class Hold:
-    """Occupies the device until it is let go."""
-
-    started: threading.Event = field(default_factory=threading.Event)
-    release: threading.Event = field(default_factory=threading.Event)
-
-    def perform(self, place: Place) -> None:
-        self.started.set()
-        assert self.release.wait(PATIENCE)
-
-
-def hold_back(device: Device) -> Hold:
-    hold = Hold()
-    device.submit(hold)
-    assert hold.started.wait(PATIENCE)
-    return hold
 
 
 def make_run(models: Models, wish: Wish, cues: dict[str, Conditioning]) -> Sampling:
