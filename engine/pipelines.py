@@ -69,16 +69,14 @@ class Denoiser:
         return [_guide(evaluation.guidance, found) for evaluation, found in zip(evaluations, predicted, strict=True)]
 
     def level(self, guidance: Guidance) -> list[Cue]:
-        """What must be predicted: the positive cues, and the negative ones unless they have no weight, level if cheap.
-
-        With cfg 1 the negative side has no weight: ComfyUI leaves it out as well.
-        """
-        cues = [*guidance.positive.cues, *(guidance.negative.cues if guidance.cfg != 1.0 else ())]
+        """The cues that must be predicted, of one length where that is cheap."""
+        cues = _list_cues(guidance)
         lengths = [cue.embedding.shape[1] for cue in cues]
         length = math.lcm(*lengths)
         # Cross-attention over tokens and their copies gives what it gives over the tokens alone; what sums the tokens
         # up within the network does not.
-        if length > _MAX_REPEATS * min(lengths) or self.unet.config.addition_embed_type == "text":
+        apart = length > _MAX_REPEATS * min(lengths) or self.unet.config.addition_embed_type == "text"
+        if apart or length == min(lengths):
             return cues
         return [replace(cue, embedding=cue.embedding.repeat(1, length // cue.embedding.shape[1], 1)) for cue in cues]
 
@@ -115,6 +113,11 @@ class Denoiser:
             return_dict=False,
         )[0]
         return output.to("cpu", torch.float32)
+
+
+def _list_cues(guidance: Guidance) -> list[Cue]:
+    """The positive cues, and the negative ones unless cfg is 1, where they have no weight: as ComfyUI does it."""
+    return [*guidance.positive.cues, *(guidance.negative.cues if guidance.cfg != 1.0 else ())]
 
 
 def _describe(cue: Cue) -> tuple[tuple[int, int], int | None]:
@@ -173,8 +176,8 @@ class Prediction:
 
     @property
     def rows(self) -> int:
-        """Each item of the batch once for each cue."""
-        return len(self.evaluation.latent) * len(self.denoiser.level(self.evaluation.guidance))
+        """Each item of the batch once for each cue that must be predicted."""
+        return len(self.evaluation.latent) * len(_list_cues(self.evaluation.guidance))
 
     def perform_all(self, place: Place, works: Sequence["Prediction"], limit: int) -> list[Tensor]:
         return self.denoiser.predict(place, [work.evaluation for work in works], limit)

@@ -12,7 +12,7 @@ from PIL import Image, TiffTags
 
 from engine.nodes.images import Picture, encode
 from engine.nodes.numbering import Numbering
-from engine.nodes.spec import Context, Input, Node, Result
+from engine.nodes.spec import METADATA, Context, Input, Node, Result
 
 METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 
@@ -70,7 +70,7 @@ NODES = (
             "quality": Input("INT", {"default": 80, "min": 0, "max": 100}),
             "method": Input(choices=tuple(METHODS)),
         },
-        hidden={"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        hidden=METADATA,
         output_node=True,
         description="Saves a batch of pictures as one animated WebP file, with the workflow in it.",
     ),

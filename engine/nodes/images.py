@@ -24,12 +24,11 @@ from PIL.PngImagePlugin import PngInfo
 from engine.nodes.inputs import hash_file, is_file, list_files
 from engine.nodes.numbering import Numbering
 from engine.nodes.resize import METHODS, crop_to_aspect, resize
-from engine.nodes.spec import Context, Folders, Input, Node, Output, Preview, Result
+from engine.nodes.spec import MAX_RESOLUTION, METADATA, Context, Folders, Input, Node, Output, Preview, Result
 from engine.paths import find_annotated
 
 Picture: TypeAlias = NDArray[np.float32]
 
-_MAX_SIDE = 16384
 _LETTERS = 5
 _NO_MASK = (64, 64)  # what LoadImage gives as the mask of a picture without alpha
 
@@ -182,11 +181,10 @@ def _never(folders: Folders, constants: Mapping[str, object]) -> object:
 
 
 def _side(default: int, minimum: int) -> Input:
-    return Input("INT", {"default": default, "min": minimum, "max": _MAX_SIDE, "step": 1})
+    return Input("INT", {"default": default, "min": minimum, "max": MAX_RESOLUTION, "step": 1})
 
 
 _IMAGE = Input("IMAGE")
-_METADATA = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 _COLOR: dict[str, Any] = {"default": 0, "min": 0, "max": 0xFFFFFF, "step": 1, "display": "color"}
 
 NODES = (
@@ -282,7 +280,7 @@ NODES = (
             "images": Input("IMAGE", {"tooltip": "The images to save."}),
             "filename_prefix": Input("STRING", {"default": "ComfyUI", "tooltip": "The name that files begin with."}),
         },
-        hidden=_METADATA,
+        hidden=METADATA,
         output_node=True,
         display_name="Save Image",
         description="Saves pictures as PNG files, with the workflow in them.",
@@ -292,7 +290,7 @@ NODES = (
         preview,
         "image",
         required={"images": _IMAGE},
-        hidden=_METADATA,
+        hidden=METADATA,
         output_node=True,
         display_name="Preview Image",
         description="Saves pictures as temporary PNG files.",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from engine.latents import Latent
 from engine.nodes.inputs import hash_file, is_file, list_files
 from engine.nodes.numbering import Numbering
-from engine.nodes.spec import Context, Folders, Input, Node, Output, Result
+from engine.nodes.spec import METADATA, Context, Folders, Input, Node, Output, Result
 from engine.paths import find_annotated
 
 _EXTENSION = "latent"
@@ -78,7 +78,7 @@ NODES = (
             "samples": Input("LATENT"),
             "filename_prefix": Input("STRING", {"default": "latents/ComfyUI"}),
         },
-        hidden={"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        hidden=METADATA,
         output_node=True,
         description="Saves latents as a file, with the workflow in it.",
     ),

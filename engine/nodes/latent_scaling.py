@@ -11,11 +11,10 @@ from dataclasses import replace
 
 from engine.latents import Latent
 from engine.nodes.resize import LATENT_METHODS, crop_to_aspect, resize
-from engine.nodes.spec import Context, Input, Node, Output
+from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output
 
 _FACTOR = 8
 _LEAST_SIDE = 64  # pixels; ComfyUI's
-_MAX_SIDE = 16384
 
 
 def scale(context: Context, samples: Latent, upscale_method: str, width: int, height: int, crop: str) -> tuple[Latent]:
@@ -49,7 +48,7 @@ def _resize(latent: Latent, width: int, height: int, method: str, *, center: boo
 
 
 _METHOD = Input(choices=LATENT_METHODS)
-_SIDE = Input("INT", {"default": 512, "min": 0, "max": _MAX_SIDE, "step": 8})
+_SIDE = Input("INT", {"default": 512, "min": 0, "max": MAX_RESOLUTION, "step": 8})
 
 NODES = (
     Node(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes.asking import ask
-from engine.nodes.spec import Context, Input, Node, Output
+from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output
 from engine.tiling import blend_tiles, cut
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _FACTOR = 8
 _CHANNELS = 4  # of Stable Diffusion 1, 2 and XL
-_MAX_RESOLUTION = 16384  # ComfyUI's
 
 
 def make_empty(context: Context, width: int, height: int, batch_size: int) -> tuple[object, ...]:
@@ -101,7 +100,7 @@ def crop(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _make_side(tooltip: str) -> Input:
-    return Input("INT", {"default": 512, "min": 16, "max": _MAX_RESOLUTION, "step": 8, "tooltip": tooltip})
+    return Input("INT", {"default": 512, "min": 16, "max": MAX_RESOLUTION, "step": 8, "tooltip": tooltip})
 
 
 NODES = (

@@ -12,11 +12,10 @@ from PIL import Image, ImageOps
 
 from engine.nodes.images import Picture, check_image_name, hash_image, take_colours, take_mask
 from engine.nodes.inputs import list_files
-from engine.nodes.spec import Context, Input, Node, Output
+from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output
 from engine.paths import find_annotated
 
 _COLOURS = ("red", "green", "blue")
-_MAX_SIDE = 16384
 
 
 def load(context: Context, image: str, channel: str) -> tuple[Picture]:
@@ -56,7 +55,7 @@ def make_solid(context: Context, value: float, width: int, height: int) -> tuple
 
 
 _MASK = Input("MASK")
-_SIDE = Input("INT", {"default": 512, "min": 1, "max": _MAX_SIDE, "step": 1})
+_SIDE = Input("INT", {"default": 512, "min": 1, "max": MAX_RESOLUTION, "step": 1})
 
 NODES = (
     Node(

@@ -21,6 +21,9 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 S = TypeVar("S")
 
+MAX_RESOLUTION = 16384  # pixels of a side, ComfyUI's
+METADATA = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}  # what nodes that save write into their files
+
 
 @dataclass(frozen=True, slots=True)
 class Folders:
