@@ -96,7 +96,8 @@ def _declare_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from converter.settings import SettingsError, load
+    from converter.declarations import SettingsError
+    from converter.settings import load
 
     flags = vars(arguments)
     unknown = flags.pop("unknown")

@@ -1,139 +1,36 @@
 """Every setting of the converter, declared once: type, unit, default, limits and meaning.
 
-Flags, environment variables, help texts and the README's table all come from this declaration. What a setting does
-is left to whoever uses it. Invariant: a `Settings` that exists is valid in itself and as a whole, or `load` has
-said everything that is wrong with it at once, one line each, in the words of the person who starts the program.
+For: flags, environment variables, help texts and the README's table, which all come from this declaration. Leaves how
+settings are read and explained to `declarations`, and what a setting does to whoever uses it.
+Invariant: a `Settings` that exists is valid in itself and as a whole.
 """
 
-import re
-import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    DirectoryPath,
-    Field,
-    FilePath,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from converter.declarations import (
+    Address,
+    Command,
+    Count,
+    Declaration,
+    Depth,
+    File,
+    Folder,
+    LogFormat,
+    LogLevel,
+    Seconds,
+    Size,
+    Switch,
+    Text,
+    describe,
+    parse_url,
+    read,
+    setting,
+    show,
 )
-from pydantic.config import JsonDict
-from pydantic.fields import FieldInfo
-
-PREFIX = "CONVERTER_"
-
-Model = TypeVar("Model", bound=BaseModel)
-
-_KUBERNETES_NAME = re.compile(
-    r"_SERVICE_HOST$ | _SERVICE_PORT(_[A-Z0-9_]+)?$ | _PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$", re.VERBOSE
-)
-_KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
-
-
-class SettingsError(Exception):
-    """The settings can't be used; `lines` says why, one line for each thing that is wrong."""
-
-    def __init__(self, lines: tuple[str, ...]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a type is called: `name` in tables, `phrase` after "must be", `unit` of its plain numbers."""
-
-    name: str
-    phrase: str
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """One setting as people see it. `switch`: its flag takes no value. `secret`: its value is never shown."""
-
-    name: str
-    variable: str
-    flag: str
-    type: str
-    unit: str
-    default: str
-    meaning: str
-    switch: bool
-    secret: bool
-
-
-def setting(default: Any, meaning: str, *, shown: str = "", secret: bool = False, **limits: Any) -> Any:
-    """Declare a setting. `default` may be a function of the settings before it; `shown` then says what it gives.
-
-    A `secret` value is left out of error lines and of the settings' repr.
-    """
-    given = {"default_factory": default} if callable(default) else {"default": default}
-    extra: JsonDict = {"shown": shown, "secret": secret}
-    return Field(**given, **limits, description=meaning, json_schema_extra=extra, repr=not secret)
-
-
-def _parse_url(value: str) -> str:
-    """An http(s) address without credentials, query and fragment, and without a slash at its end."""
-    if not value.isprintable() or " " in value:
-        raise ValueError("must not contain spaces or control characters")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an address such as http://127.0.0.1:8188")
-    if "@" in parts.netloc:
-        raise ValueError("must not contain credentials")
-    if parts.query or parts.fragment:
-        raise ValueError("must not have a query or a fragment")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("must have a port from 0 to 65535, or none") from None
-    return value.rstrip("/")
-
-
-def _parse_command(value: object) -> object:
-    """Split a command as a POSIX shell splits its words; no shell runs it."""
-    if not isinstance(value, str):
-        return value
-    try:
-        words = tuple(shlex.split(value))
-    except ValueError:
-        raise ValueError("must have its quotation marks closed") from None
-    if not words:
-        raise ValueError("must name a program")
-    return words
-
-
-def _parse_auto(value: object) -> object:
-    return None if isinstance(value, str) and value.strip().lower() == "auto" else value
-
-
-def _parse_choice(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-_INTEGER = Kind("integer", "a whole number")
-_URL = Kind("URL", "an address such as http://127.0.0.1:8188")
-_FOLDER = Kind("folder", "an existing folder")
-
-Text = Annotated[str, Kind("text", "text"), Field(min_length=1)]
-Count = Annotated[int, _INTEGER]
-Seconds = Annotated[float, Kind("number", "a number", "seconds"), Field(allow_inf_nan=False)]
-Size = Annotated[ByteSize, Kind("size", "a number of bytes, or a size such as 100MiB", "bytes")]
-Switch = Annotated[bool, Kind("boolean", "true or false")]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Kind("choice", ""), BeforeValidator(_parse_choice)]
-LogFormat = Annotated[Literal["auto", "text", "json"], Kind("choice", ""), BeforeValidator(_parse_choice)]
-Depth = Annotated[int | None, _INTEGER, BeforeValidator(_parse_auto)]
-Address = Annotated[str | None, _URL]
-Command = Annotated[tuple[str, ...] | None, Kind("command", "a command"), BeforeValidator(_parse_command)]
-Folder = Annotated[DirectoryPath | None, _FOLDER]
-File = Annotated[FilePath | None, Kind("file", "an existing file")]
 
 
 def _three_quarters(settings: dict[str, Any]) -> int:
@@ -217,7 +114,7 @@ class Settings(BaseModel):
     @field_validator("public_url", "engine_url")
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
-        return None if value is None else _parse_url(value)
+        return None if value is None else parse_url(value)
 
     @field_validator("engine_url")
     @classmethod
@@ -251,140 +148,15 @@ class Settings(BaseModel):
     @classmethod
     def _check_max_timeout(cls, value: float, info: ValidationInfo) -> float:
         if value < info.data.get("timeout", value):
-            raise ValueError(f"must be at least timeout, which is {_show(info.data['timeout'])}")
+            raise ValueError(f"must be at least timeout, which is {show(info.data['timeout'])}")
         return value
 
 
-def declarations(model: type[BaseModel] = Settings) -> tuple[Declaration, ...]:
-    """All settings of `model`, in the order of their declaration."""
-    return tuple(_describe(name, field) for name, field in model.model_fields.items())
+def declarations() -> tuple[Declaration, ...]:
+    """All settings, in the order of their declaration."""
+    return describe(Settings)
 
 
 def load(flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
-    """Make the settings from flags (by setting name) and environment variables; a flag wins.
-
-    An empty variable counts as absent. Variables that Kubernetes injects for Services are ignored. Relative folders
-    are taken from the current one. Raises SettingsError with every problem.
-    """
+    """Make the settings, as `read` does. Raises SettingsError with every problem."""
     return read(Settings, flags, environment)
-
-
-def read(model: type[Model], flags: Mapping[str, object], environment: Mapping[str, str]) -> Model:
-    """`load` for any model whose fields are declared by `setting`."""
-    declared = {declaration.name: declaration for declaration in declarations(model)}
-    own = _own_variables(environment)
-    variables = {name: own[d.variable] for name, d in declared.items() if d.variable in own}
-    known = [d.variable for d in declared.values()]
-    lines = [f"{name}: no such setting; {_suggest(name, known)}" for name in sorted(own.keys() - set(known))]
-    try:
-        settings = model.model_validate({**variables, **flags})
-    except ValidationError as error:
-        raise SettingsError((*lines, *_explain(error, model, flags, variables))) from None
-    if lines:
-        raise SettingsError(tuple(lines))
-    return settings
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown `name`: what may have been meant, or where to look."""
-    from difflib import get_close_matches
-
-    # Without what all of them begin with, which would make any name look close.
-    bare = {each.removeprefix(PREFIX).removeprefix("--"): each for each in known}
-    close = get_close_matches(name.removeprefix(PREFIX).removeprefix("--"), bare, n=1, cutoff=0.7)
-    return f"did you mean {bare[close[0]]}?" if close else '"converter settings" lists all'
-
-
-def _own_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables meant for us: with our prefix, not empty, and not of a Kubernetes Service.
-
-    Kubernetes gives every container variables named after each Service of its namespace, in the form of Docker links
-    (NAME_SERVICE_HOST, NAME_SERVICE_PORT, NAME_PORT=tcp://..., NAME_PORT_3000_TCP_ADDR, ...); a Service called
-    `converter` or `converter-canary` therefore makes some that look like ours.
-    """
-    own = {name: value for name, value in environment.items() if name.startswith(PREFIX) and value}
-    return {name: value for name, value in own.items() if not _is_of_kubernetes(name, value)}
-
-
-def _is_of_kubernetes(name: str, value: str) -> bool:
-    if name.endswith("_PORT") and _KUBERNETES_ADDRESS.match(value):
-        return True
-    return _KUBERNETES_NAME.search(name) is not None
-
-
-def _explain(
-    error: ValidationError, model: type[BaseModel], flags: Mapping[str, object], variables: Mapping[str, str]
-) -> tuple[str, ...]:
-    """One line for each setting that is wrong, beginning with the flag or variable that gave it."""
-    declared = {declaration.name: declaration for declaration in declarations(model)}
-    lines = []
-    for problem in error.errors(include_url=False):
-        name = str(problem["loc"][0])
-        if problem["type"] == "default_factory_not_called":
-            continue  # the setting that its default follows is wrong itself, and has a line of its own
-        if name not in declared:
-            flag = _flag(name)
-            lines.append(f"{flag}: no such flag; {_suggest(flag, (d.flag for d in declared.values()))}")
-            continue
-        declaration = declared[name]
-        source = declaration.flag if name in flags else declaration.variable
-        if name not in flags and name not in variables:
-            source += " (by default)"
-        sentence = _say(problem["type"], problem.get("ctx", {}), _kind(model.model_fields[name]))
-        lines.append(f"{source}: {sentence}{_quote(problem['input'], declaration)}")
-    return tuple(dict.fromkeys(lines))
-
-
-def _say(problem: str, context: Mapping[str, Any], kind: Kind) -> str:
-    limits = {
-        "greater_than": "must be more than {gt}",
-        "greater_than_equal": "must be at least {ge}",
-        "less_than_equal": "must be at most {le}",
-        "value_error": "{error}",
-    }
-    if problem in limits:
-        return limits[problem].format_map({key: _show(value) for key, value in context.items()})
-    return f"must be {kind.phrase}"
-
-
-def _quote(value: object, declaration: Declaration) -> str:
-    """The wrong value, unless it is secret or (an `@` in an address) may contain a password."""
-    if declaration.secret or (declaration.type == "URL" and "@" in str(value)):
-        return ""
-    return f", not {value[:80]!r}" if isinstance(value, str) else f", not {_show(value)}"
-
-
-def _describe(name: str, field: FieldInfo) -> Declaration:
-    kind = _kind(field)
-    extra = cast("JsonDict", field.json_schema_extra)  # as `setting` made it
-    secret = bool(extra["secret"])
-    default = str(extra["shown"]) or _show(field.default, size=kind.name == "size")
-    return Declaration(
-        name=name,
-        variable=PREFIX + name.upper(),
-        flag=_flag(name),
-        type=" | ".join(get_args(field.annotation)) if kind.name == "choice" else kind.name,
-        unit=kind.unit,
-        default="" if secret else default,
-        meaning=field.description or "",
-        switch=field.annotation is bool,
-        secret=secret,
-    )
-
-
-def _kind(field: FieldInfo) -> Kind:
-    kind = next(mark for mark in field.metadata if isinstance(mark, Kind))
-    choices = get_args(field.annotation)
-    return kind if kind.phrase else Kind(kind.name, " or ".join((", ".join(choices[:-1]), choices[-1])), kind.unit)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _show(value: object, size: bool = False) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and size and value % 2**20 == 0:
-        return f"{value // 2**20}MiB"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: list[set[str]] = [
     {"converter.errors"},
     {"converter.core"},
+    {"converter.declarations"},
     {"converter.settings", "converter.telemetry"},
     {"converter.link", "converter.media", "converter.gate", "converter.chronicle"},
     {"converter.stores"},

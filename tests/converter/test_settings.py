@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from converter import settings
-from converter.settings import SettingsError, declarations, load, read, setting
+from converter.declarations import Count, SettingsError, describe, read, setting
+from converter.settings import declarations, load
 
 NAMES_THAT_STAY = {
     *("HOST", "PORT", "PUBLIC_URL", "ENGINE_URL", "ENGINE_COMMAND", "ENGINE_DEPTH", "WARMUP"),
@@ -177,7 +177,7 @@ def test_variables_of_kubernetes_services_are_ignored() -> None:
 class WithSecret(BaseModel):
     """A model with a secret, as the settings may have."""
 
-    key: settings.Count = setting(1, "A key", secret=True)
+    key: Count = setting(1, "A key", secret=True)
 
 
 def test_a_secret_is_never_shown() -> None:
@@ -185,6 +185,6 @@ def test_a_secret_is_never_shown() -> None:
         read(WithSecret, {}, {"CONVERTER_KEY": "hunter2"})
     assert caught.value.lines == ("CONVERTER_KEY: must be a whole number",)
     assert "42" not in repr(read(WithSecret, {"key": "42"}, {}))
-    (declaration,) = declarations(WithSecret)
+    (declaration,) = describe(WithSecret)
     assert declaration.secret
     assert declaration.default == ""
