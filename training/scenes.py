@@ -40,8 +40,9 @@ SIZES = ("small", "medium", "large")
 # Which places two figures take, the first one's first.
 LAYOUTS = (("left", "right"), ("right", "left"), ("top", "bottom"), ("bottom", "top"))
 
-_ALONE = {"small": (14.0, 18.0), "medium": (27.0, 33.0), "large": (41.0, 47.0)}  # radii in pixels
-_PAIRED = {"small": (12.0, 15.0), "medium": (19.0, 23.0), "large": (26.0, 29.0)}
+# Radii in pixels. A small figure is still five cells of the latent wide: with fewer there is no telling shapes apart.
+_ALONE = {"small": (19.0, 22.0), "medium": (29.0, 34.0), "large": (42.0, 47.0)}
+_PAIRED = {"small": (16.5, 18.0), "medium": (21.0, 24.0), "large": (26.5, 29.0)}
 _MARGIN = 3.0  # pixels between a figure and the edge of the picture
 _JITTER = 3.0  # pixels that a figure may be off its place
 
