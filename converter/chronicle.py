@@ -63,6 +63,11 @@ class Chronicle:
         return progress.snapshot(self._progress, self._workflow)
 
     @property
+    def node_class(self) -> str | None:
+        """The class of the node that runs, as far as is known."""
+        return progress.node_class(self._progress, self._workflow)
+
+    @property
     def ended(self) -> bool:
         """Whether the last entry is in."""
         return self._journal.closed

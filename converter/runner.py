@@ -188,6 +188,11 @@ class Run:
         """The prompt that is at the engine, as far as is known."""
         return self._state.prompt.prompt_id if self._state.prompt else None
 
+    @property
+    def node_class(self) -> str | None:
+        """The class of the node that runs (`link.engine.Follower`)."""
+        return self.chronicle.node_class
+
     def turn(self) -> None:
         """A place at the engine is ours (`gate.Holder`)."""
         self.feed(deeds.Turn(str(uuid.uuid4()), listening=self._means.link.client_id is not None))

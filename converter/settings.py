@@ -90,7 +90,10 @@ class Settings(BaseModel):
     timeout: Seconds = setting(95.0, "Time for a whole request, unless it says otherwise", gt=0)
     max_timeout: Seconds = setting(3600.0, "The longest time that a request may ask for", gt=0)
     stall_patience: Seconds = setting(
-        120.0, "Time that a running prompt may make no progress before the engine counts as failed", gt=0
+        120.0,
+        "Time that a running prompt may make no progress before the engine counts as failed; twice as long as its node "
+        "was ever silent, if that is longer",
+        gt=0,
     )
     max_attempts: Count = setting(3, "Submissions of one job, if the engine fails under it", ge=1)
     max_body: Size = setting(100 * 2**20, "The largest body of a request", ge=1)

@@ -152,7 +152,7 @@ class Watch:
             self._unreached()
         except LinkError as error:
             log.debug("the engine's queue was not read: %s", error)
-            self._gate.observe(readiness.Tick())
+            self._gate.observe(readiness.Tick(link.explain_silence(link.prompts)))
         else:
             self._share(view, link)
 
@@ -198,6 +198,7 @@ class Watch:
             ours_pending=tuple(p for p in view.pending if p in pending),
             strangers_running=tuple(p for p in view.running if p not in heard),
             strangers_pending=tuple(p for p in view.pending if p not in pending),
+            explained=link.explain_silence(heard),
         )
         self._gate.observe(looked)
         self._seen = frozenset(view.running + view.pending)

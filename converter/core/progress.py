@@ -87,15 +87,20 @@ def _raise(state: Progress) -> Progress:
     return state._replace(value=value) if value > state.value else state
 
 
+def node_class(state: Progress, workflow: Mapping[str, Any]) -> str | None:
+    """The class of the node that runs, as far as is known."""
+    node = workflow.get(state.node_id) if state.node_id is not None else None
+    return node.get("class_type") if isinstance(node, Mapping) else None
+
+
 def snapshot(state: Progress, workflow: Mapping[str, Any]) -> dict[str, Any]:
     """The data of a `progress` event."""
-    node = workflow.get(state.node_id) if state.node_id is not None else None
     return {
         "value": round(state.value, 4),
         "nodes_done": len(state.done),
         "nodes_total": len(state.nodes),
         "node_id": state.node_id,
-        "class_type": node.get("class_type") if isinstance(node, Mapping) else None,
+        "class_type": node_class(state, workflow),
         "step": state.step,
         "steps": state.steps,
     }

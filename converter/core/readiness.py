@@ -31,9 +31,9 @@ class Limits:
 
     busy_at, ready_at: BUSY begins at the one (or above) and ends at the other (or below). busy_is_ready: whether BUSY
     is ready for a load balancer. staleness: how old a look at the engine's queue may be. stall_patience: a running
-    prompt of ours without a sign of life, or an engine that answers nothing. pending_patience: prompts that wait
-    while none runs. stranger_patience: the same prompts of strangers running; of those no sign of life is ever
-    heard. startup_patience: an engine that is not up, or not warmed up.
+    prompt of ours without a sign of life, or an engine that answers nothing, unless the pace of what runs explains
+    more. pending_patience: prompts that wait while none runs. stranger_patience: the same prompts of strangers running;
+    of those no sign of life is ever heard. startup_patience: an engine that is not up, or not warmed up.
     """
 
     busy_at: int
@@ -74,13 +74,16 @@ class WarmupFailed:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What one read of the engine's queue, begun at the moment `at`, has shown: ids of prompts, ours and strangers'."""
+    """What one read of the engine's queue, begun at the moment `at`, has shown: ids of prompts, ours and strangers',
+    and for how many seconds the pace of ours that run explains silence (`core.pace`).
+    """
 
     at: float
     ours_running: tuple[str, ...] = ()
     ours_pending: tuple[str, ...] = ()
     strangers_running: tuple[str, ...] = ()
     strangers_pending: tuple[str, ...] = ()
+    explained: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,9 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Nothing but time has passed. Needed where looks fail, so that an engine's silence is noticed."""
+    """Nothing but time has passed: told where looks fail, so that an engine's silence is noticed."""
+
+    explained: float = 0.0
 
 
 Event = (
@@ -173,6 +178,7 @@ class Watch(NamedTuple):
 
     heard_at: float
     look: Looked | None = None
+    explained: float = 0.0
     ours_since: float | None = None
     strangers_since: float | None = None
     idle_since: float | None = None
@@ -235,6 +241,8 @@ def step(state: Readiness, event: Event, now: float) -> tuple[Readiness, tuple[E
             state = state._replace(watch=_look(state.watch, event, state.since, now))
         case Progressed() if state.watch is not None:
             state = state._replace(watch=_revive(state.watch, now))
+        case Tick(explained) if state.watch is not None:
+            state = state._replace(watch=state.watch._replace(explained=max(explained, state.watch.explained)))
         case Depth(depth):
             state = _weigh(state._replace(depth=depth))
         case DrainStarted():
@@ -306,6 +314,7 @@ def _look(watch: Watch, look: Looked, since: float, now: float) -> Watch:
     return Watch(
         heard_at=max(watch.heard_at, look.at),
         look=look,
+        explained=look.explained,
         ours_since=_last(watch.ours_since, look.at, bool(ours), ours == set(last.ours_running)),
         strangers_since=_last(
             watch.strangers_since, look.at, bool(theirs) and not ours, theirs == set(last.strangers_running)
@@ -352,18 +361,18 @@ def _examine(state: Readiness, now: float) -> tuple[State, str]:
 
 
 def _stall(watch: Watch, limits: Limits, now: float) -> str | None:
-    """Why the engine is dead inside, as far as looks and silence show. A span counts only between two looks.
-
-    So a busy engine that answers late is not taken for a dead one because of what was seen before.
+    """Why the engine is dead inside, as far as looks and silence show. A span counts only between two looks, so that a
+    busy engine that answers late is not taken for a dead one because of what was seen before.
     """
+    patience = max(limits.stall_patience, watch.explained)
     if watch.look is not None:
         at = watch.look.at
-        if watch.ours_since is not None and at - watch.ours_since > limits.stall_patience:
-            return f"a running prompt has made no progress for {limits.stall_patience:g} s"
+        if watch.ours_since is not None and at - watch.ours_since > patience:
+            return f"a running prompt has made no progress for {patience:g} s"
         if watch.idle_since is not None and at - watch.idle_since >= limits.pending_patience:
             return f"prompts have been pending with none running for {limits.pending_patience:g} s"
-    if now - watch.heard_at > limits.stall_patience:
-        return f"the engine has not answered for {limits.stall_patience:g} s"
+    if now - watch.heard_at > patience:
+        return f"the engine has not answered for {patience:g} s"
     return None
 
 

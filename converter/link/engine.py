@@ -5,9 +5,11 @@ Joins client and session. Leaves to others: what is submitted and why (`runner`)
 """
 
 import logging
-from collections.abc import Collection
+from asyncio import get_running_loop
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from converter.core import pace
 from converter.core.events import Picture, QueueView, Sound
 from converter.link.client import EngineClient, LinkError
 from converter.link.session import Session
@@ -19,7 +21,13 @@ HEEDS_IDS = (0, 3, 64)
 
 
 class Follower(Protocol):
-    """Who is told about one prompt; on the loop, so every method is quick and raises nothing."""
+    """Who is told about one prompt; on the loop, so every method is quick and raises nothing.
+
+    `node_class` is the class of the node that runs, as far as the follower was told.
+    """
+
+    @property
+    def node_class(self) -> str | None: ...
 
     def wants_progress(self) -> bool:
         """Whether a snapshot of progress is worth decoding just now."""
@@ -69,6 +77,7 @@ class EngineLink:
         self._listener = listener
         self._followers: dict[str, Follower] = {}
         self._heard_by: dict[str, str | None] = {}
+        self._pace = pace.Pace()
         self._session: Session | None = None
         self._cancels = True
         self._heeds_ids: bool | None = None
@@ -95,11 +104,16 @@ class EngineLink:
         if prompt_id is not None:
             self._followers.pop(prompt_id, None)
             self._heard_by.pop(prompt_id, None)
+            self._pace = pace.leave(self._pace, prompt_id)
             self.departed.add(prompt_id)
 
     def hears(self, prompt_id: str) -> bool:
         """Whether the open websocket is the one to which the engine tells the prompt's progress."""
         return self.client_id is not None and self._heard_by.get(prompt_id) == self.client_id
+
+    def explain_silence(self, prompts: Iterable[str]) -> float:
+        """Seconds of silence of these running prompts that the pace of their nodes explains."""
+        return pace.explain(self._pace, prompts)
 
     async def read_queue(self, *, timeout: float) -> QueueView:
         """The engine's whole queue; raises LinkError."""
@@ -195,6 +209,8 @@ class EngineLink:
         if follower is not None:
             self._listener.progressed()
             follower.hear(sound)
+            if self.hears(prompt_id):
+                self._pace = pace.hear(self._pace, prompt_id, sound, follower.node_class, get_running_loop().time())
 
     def picture(self, picture: Picture) -> None:
         """Hand a preview to its prompt's follower."""

@@ -66,14 +66,19 @@ class Replica:
         self.now += seconds
         return self
 
-    def look(self, *, ours: str = "", pending: str = "", theirs: str = "", their_pending: str = "") -> list[Effect]:
-        return self.tell(Looked(self.now, tuple(ours), tuple(pending), tuple(theirs), tuple(their_pending)))
+    def look(
+        self, *, ours: str = "", pending: str = "", theirs: str = "", their_pending: str = "", explained: float = 0.0
+    ) -> list[Effect]:
+        prompts = (tuple(ours), tuple(pending), tuple(theirs), tuple(their_pending))
+        return self.tell(Looked(self.now, *prompts, explained))
 
-    def watch(self, seconds: float, *, ours: str = "", pending: str = "", theirs: str = "") -> list[Effect]:
+    def watch(
+        self, seconds: float, *, ours: str = "", pending: str = "", theirs: str = "", explained: float = 0.0
+    ) -> list[Effect]:
         """Look each second, the last time after so many; the effects of all looks."""
-        told = self.look(ours=ours, pending=pending, theirs=theirs)
+        told = self.look(ours=ours, pending=pending, theirs=theirs, explained=explained)
         for _ in range(int(seconds)):
-            told += self.wait(1.0).look(ours=ours, pending=pending, theirs=theirs)
+            told += self.wait(1.0).look(ours=ours, pending=pending, theirs=theirs, explained=explained)
         return told
 
     @property
@@ -250,6 +255,30 @@ class TestStalls:
         assert told == [StateChanged(State.READY, State.FAILED, reason), Closed(), Stalled(reason)]
         assert warm.view == View(State.FAILED, reason, False, True, True)
 
+    def test_silence_that_a_node_s_pace_explains_is_no_stall(self, warm: Replica) -> None:
+        assert warm.watch(25, ours="a", explained=25.0) == []
+        told = warm.wait(1.0).look(ours="a", explained=25.0)
+        assert told[-1] == Stalled("a running prompt has made no progress for 25 s")
+
+    def test_a_pace_that_is_quicker_than_the_patience_takes_nothing_from_it(self, warm: Replica) -> None:
+        assert warm.watch(10, ours="a", explained=5.0) == []
+        assert warm.wait(1.0).look(ours="a", explained=5.0)[-1] == Stalled(
+            "a running prompt has made no progress for 10 s"
+        )
+
+    def test_another_prompt_has_a_pace_of_its_own(self, warm: Replica) -> None:
+        assert warm.watch(20, ours="a", explained=25.0) == []
+        assert warm.watch(10, ours="b") == []
+        assert warm.wait(1.0).look(ours="b")[-1] == Stalled("a running prompt has made no progress for 10 s")
+
+    @pytest.mark.parametrize("seen", [0.0, 25.0])
+    def test_an_engine_that_its_node_keeps_from_answering_is_given_the_node_s_time(
+        self, warm: Replica, seen: float
+    ) -> None:
+        warm.look(ours="a", explained=seen)
+        assert Closed() not in warm.wait(25.0).tell(Tick(25.0 - seen))
+        assert Stalled("the engine has not answered for 25 s") in warm.wait(0.1).tell(Tick())
+
     def test_progress_in_time_is_no_stall(self, warm: Replica) -> None:
         for _ in range(5):
             assert warm.watch(9, ours="a") == []
@@ -266,13 +295,13 @@ class TestStalls:
         assert warm.watch(9, ours="a") == []
         assert warm.watch(30) == []
 
-    @pytest.mark.parametrize("kind", ["pending", "their_pending"])
-    def test_pending_with_nothing_running(self, warm: Replica, kind: str) -> None:
+    @pytest.mark.parametrize(("ours", "theirs"), [("a", ""), ("", "a")])
+    def test_pending_with_nothing_running(self, warm: Replica, ours: str, theirs: str) -> None:
         reason = "prompts have been pending with none running for 3 s"
         for _ in range(3):
-            assert warm.look(**{kind: "a"}) == []
+            assert warm.look(pending=ours, their_pending=theirs) == []
             warm.wait(1.0)
-        assert warm.look(**{kind: "a"})[-1] == Stalled(reason)
+        assert warm.look(pending=ours, their_pending=theirs)[-1] == Stalled(reason)
 
     def test_more_that_come_do_not_help_and_one_that_leaves_does(self, warm: Replica) -> None:
         assert warm.watch(2, pending="a") == []
@@ -470,10 +499,14 @@ class Model:
         if life is None:
             return False
         signs = [at for at, event in life if isinstance(event, Progressed | WarmedUp)]
-        silence = now - max([life[0][0], *signs, *(look.at for _, look in self.looks(life))])
-        working = self.span(life, "ours") <= limits.stall_patience
+        looks = self.looks(life)
+        silence = now - max([life[0][0], *signs, *(look.at for _, look in looks)])
+        since = looks[-1][0] if looks else 0
+        explained = [event.explained for _, event in life[since:] if isinstance(event, Tick)]
+        patience = max([limits.stall_patience, *explained, *(look.explained for _, look in looks[-1:])])
+        working = self.span(life, "ours") <= patience
         moving = self.span(life, "pending") < limits.pending_patience
-        return not (working and moving and silence <= limits.stall_patience)
+        return not (working and moving and silence <= patience)
 
     def fitness(self, limits: Limits, now: float) -> State:
         life = self.life()
@@ -554,7 +587,14 @@ class AnySchedule(RuleBasedStateMachine):
     def up(self, instance: str) -> None:
         self.tell(EngineUp(instance))
 
-    @rule(ours=running, our_pending=pending, their_pending=pending, repeats=st.integers(1, 5), lag=st.floats(0, 0.5))
+    @rule(
+        ours=running,
+        our_pending=pending,
+        their_pending=pending,
+        repeats=st.integers(1, 5),
+        lag=st.floats(0, 0.5),
+        explained=st.sampled_from([0.0, 0.0, 5.0, 15.0]),
+    )
     def watch_ours(
         self,
         ours: tuple[str, ...],
@@ -562,10 +602,11 @@ class AnySchedule(RuleBasedStateMachine):
         their_pending: tuple[str, ...],
         repeats: int,
         lag: float,
+        explained: float,
     ) -> None:
         for _ in range(repeats):
             self.now += 1.0
-            self.tell(Looked(self.now - lag, ours, our_pending, (), their_pending))
+            self.tell(Looked(self.now - lag, ours, our_pending, (), their_pending, explained))
 
     @rule(theirs=running, ours=st.sampled_from([(), (), ("c",)]), step=st.sampled_from([1.0, 9.0]))
     def watch_theirs(self, theirs: tuple[str, ...], ours: tuple[str, ...], step: float) -> None:
@@ -577,7 +618,7 @@ class AnySchedule(RuleBasedStateMachine):
     def look_astray(self, at: float) -> None:
         self.tell(Looked(self.now + at))
 
-    @rule(event=st.sampled_from([WarmedUp(), WarmedUp(), WarmupFailed("w"), Progressed(), Progressed(), Tick()]))
+    @rule(event=st.sampled_from([WarmedUp(), WarmedUp(), WarmupFailed("w"), Progressed(), Tick(), Tick(15.0)]))
     def hear(self, event: Event) -> None:
         self.tell(event)
 

@@ -11,9 +11,11 @@ from aiohttp import ClientSession
 
 from converter import app
 from converter.app import run_replica
+from converter.core import pace
 from converter.gate import Limits
 from converter.settings import Settings, load
-from tests.converter.faults.graphs import picture
+from tests.converter.faults.graphs import loaded, picture
+from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import Caller, colors, converter
 from tests.fakes.engine import FakeEngine
 
@@ -107,6 +109,75 @@ async def test_a_long_prompt_that_is_heard_of_is_no_stall_once_it_moves(engine: 
         await caller.until_ready()
 
 
+async def until_stalled(caller: Caller) -> float:
+    """A running prompt counts as stalled; after how many seconds without progress."""
+    await caller.until(lambda: "no progress" in caller.replica.gate.view().reason)
+    [seconds] = re.findall(r"no progress for ([\d.]+) s", caller.replica.gate.view().reason)
+    return float(seconds)
+
+
+async def states_of_ten_looks(caller: Caller, engine: FakeEngine) -> set[str]:
+    """The states during ten reads of the queue, which take thrice the patience; "slow" is one that is only stale."""
+    states = set()
+    reads = len(engine.asked("GET", "/queue"))
+
+    def observe() -> bool:
+        view = caller.replica.gate.view()
+        states.add("slow" if view.stale else view.state.value)
+        return len(engine.asked("GET", "/queue")) > reads + 10
+
+    await caller.until(observe)
+    return states - {"slow"}
+
+
+async def teach(caller: Caller, engine: FakeEngine) -> float:
+    """Let EmptyImage be so slow that it counts as stalled, and end well; after how many seconds it counted as that."""
+    engine.hold("EmptyImage")
+    running = caller.start(picture(1))
+    patience = await until_stalled(caller)
+    engine.release()
+    assert (await running).colors == [1]
+    await caller.until_ready()
+    return patience
+
+
+async def test_a_node_that_was_slow_before_is_given_its_time(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        await teach(caller, engine)
+        monkeypatch.setattr(pace, "FACTOR", 1000.0)
+        engine.hold("EmptyImage")
+        running = caller.start(picture(2))
+        await engine.until_held()
+        assert await states_of_ten_looks(caller, engine) == {"READY"}
+        engine.release()
+        assert (await running).colors == [2]
+
+
+async def test_a_worker_that_died_in_a_slow_node_is_found_later(engine: FakeEngine) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        first = await teach(caller, engine)
+        engine.hold("EmptyImage", interruptible=False)
+        running = caller.start(picture(2))
+        assert await until_stalled(caller) >= pace.FACTOR * first
+        engine.release()
+        assert (await running).colors == [2]
+
+
+async def test_a_worker_that_died_elsewhere_is_not_given_the_time_of_another_node(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        await teach(caller, engine)
+        monkeypatch.setattr(pace, "FACTOR", 100.0)  # a slow machine may explain some of it
+        engine.hold("LoadImage")
+        running = caller.start(loaded(data_uri(2)))
+        assert await until_stalled(caller) < 100.0 * QUICK["stall_patience"]
+        engine.release()
+        assert (await running).status == 200
+
+
 async def test_a_long_prompt_whose_socket_was_lost_is_no_stall(engine: FakeEngine) -> None:
     """The engine tells the new socket nothing about it, so its silence says nothing."""
     async with converter(engine.url, **QUICK) as caller:
@@ -115,16 +186,7 @@ async def test_a_long_prompt_whose_socket_was_lost_is_no_stall(engine: FakeEngin
         await engine.until_held()
         engine.drop_sockets()
         await engine.until(lambda: engine.sockets.open)
-        states = set()
-        reads = len(engine.asked("GET", "/queue"))
-
-        def observe() -> bool:
-            view = caller.replica.gate.view()
-            states.add("slow" if view.stale else view.state.value)
-            return len(engine.asked("GET", "/queue")) > reads + 10
-
-        await caller.until(observe)
-        assert states - {"slow"} == {"READY"}
+        assert await states_of_ten_looks(caller, engine) == {"READY"}
         engine.release()
         assert (await running).colors == [0x123456]
 
