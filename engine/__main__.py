@@ -123,6 +123,7 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             Device(options.device, dtype=options.dtype, max_rows=options.max_rows, on_end=end_process)
         )
         models = Models(device, folders.models, max_bytes=options.models_mb << 20)
+        device.make_room = models.make_room
         executor = stack.enter_context(
             Executor(
                 registry,

@@ -5,8 +5,8 @@ answering each with a future. Requests of one key that wait at the same moment s
 A course is asked on and on: each answer makes its next request, in time to share the next pass. Leaves what the work is
 to `pipelines`, which requests go together to `batching`, when to ask to the nodes.
 Invariant: no other thread touches the accelerator; whoever raises or runs out of memory in company is tried again
-without it, so that nobody fails for another; if the accelerator is lost, or the thread ends without having been told
-to, the process ends.
+without it, so that nobody fails for another, and what nobody uses makes room first; if the accelerator is lost, or the
+thread ends without having been told to, the process ends.
 """
 
 import logging
@@ -118,6 +118,9 @@ class Device:
         self._bounds = Bounds(max_rows)
         self._backlog = backlog
         self._on_end = on_end
+        # Called on the device thread when memory has run out for what cannot be split: lets go of something that nobody
+        # uses, and says whether there was anything.
+        self.make_room: Callable[[], bool] = lambda: False
         self._waiting: deque[_Turn] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -259,7 +262,14 @@ class Device:
             release_memory()
             half = (len(group) + 1) // 2
             return [part for part in (group[:half], group[half:]) if part]
-        return [[turn] for turn in group] if len(group) > 1 else []
+        if len(group) > 1:
+            return [[turn] for turn in group]
+        if is_out_of_memory(error):
+            error.__traceback__ = None  # its frames hold the tensors that filled the memory
+            if self.make_room():
+                release_memory()
+                return [group]
+        return []
 
     def _advance(self, turn: _Turn, answer: Any) -> None:
         """Hand an answer to its caller, or to its course, which then asks again or ends."""

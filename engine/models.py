@@ -9,6 +9,7 @@ Invariant: parts in memory take at most `max_bytes` together, unless a single on
 
 import gc
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -138,6 +139,17 @@ class Models:
             self._held.clear()
         if held:
             self._device.submit(Release())
+
+    def make_room(self) -> bool:
+        """Evict the part that was used longest ago of those that nobody uses. Returns whether there was one."""
+        with self._changing:
+            for handle in [handle for handle, held in self._held.items() if held.size]:
+                part = weakref.ref(self._held[handle].value)
+                size = self._held.pop(handle).size
+                if (used := part()) is None:
+                    return True
+                self._held[handle] = _Held(used, size)
+        return False
 
     def _obtain(self, handle: Handle) -> Any:
         if (held := self._find(handle)) is None:

@@ -27,7 +27,7 @@ _LATENT_PIXELS_A_ROW = 512  # a picture of 512 x 512 then counts as eight rows
 _MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there cost less than one over all the copies
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Denoiser:
     """A UNet with the noise levels that it was trained on. `scale` times an autoencoder's latent is its scale.
 
@@ -134,7 +134,7 @@ def _guide(guidance: Guidance, predicted: Mapping[int, Tensor]) -> Tensor:
     return negative[0] + guidance.cfg * (positive - negative[0]) if negative else positive
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Autoencoder:
     """An AutoencoderKL. It always computes in float32: several of them overflow in float16 and give black pictures.
 

@@ -103,7 +103,7 @@ class Tower:
         return _CUT_DEPTHS.get(layers, layers)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TextEncoder:
     """The towers of a checkpoint, whose hidden states lie side by side in an embedding."""
 

@@ -239,6 +239,23 @@ def test_who_fits_alone_in_smaller_passes_does_not_fail() -> None:
             device.submit(Company([], 2, rows=100, faults=Faults(room=0))).result(DEADLINE)
 
 
+def test_who_does_not_fit_alone_fits_when_others_have_made_room() -> None:
+    log: list[list[int]] = []
+    faults = Faults(room=-1)
+    with Device(max_rows=8) as device:
+
+        def make_room() -> bool:
+            faults.room += 1
+            return True
+
+        device.make_room = make_room
+        hold = hold_back(device)
+        answers = [device.submit(Company(log, number, faults=faults)) for number in range(2)]
+        hold.release.set()
+        assert [answer.result(DEADLINE) for answer in answers] == [0, 1]
+    assert log == [[0, 1], [0], [0], [0], [1]], "who shares a pass is parted before anything has to go"
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=8), st.integers(1, 8), st.integers(1, 8)
 )

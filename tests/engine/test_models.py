@@ -5,16 +5,20 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
-from engine.checkpoints import Placement, read_part, read_schedule
+from engine.checkpoints import Part, Placement, read_part, read_schedule
 from engine.device import Device, Place
 from engine.errors import ModelError
+from engine.memory import OutOfMemoryError
 from engine.models import Handle, Models
 from engine.pipelines import Autoencoder, Denoiser
 from engine.shelves import Source, list_checkpoints
@@ -60,6 +64,77 @@ def test_parts_beyond_the_bound_are_evicted_and_read_again(device: Device, check
     assert models.text_encoder(clip) is not encoder
     assert models.size < 1_000_000
     assert models.denoiser(model) is not first
+
+
+@dataclass
+class Crowd:
+    """The models `tiny` and `other` on an accelerator with `room` bytes of memory, which is made up."""
+
+    models: Models
+    room: int
+    placed: list[tuple[weakref.ref[torch.nn.Module], int]] = field(default_factory=list)
+
+    def take(self, part: Part, size: int) -> None:
+        network = getattr(part, "unet", None) or getattr(part, "vae", None) or cast("TextEncoder", part).towers[0].model
+        others = sum(size for held, size in self.placed if held() not in (None, network))
+        if others + size > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.placed.append((weakref.ref(network), size))
+
+
+@pytest.fixture
+def crowd(checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("tiny", "other"):
+        (tmp_path / "checkpoints" / name).symlink_to(checkpoints / "tiny")
+    place = Placement.perform
+
+    def perform(placement: Placement, where: Place) -> int:
+        size = place(placement, where)
+        made.take(placement.part, size)
+        return size
+
+    with Device() as device:
+        made = Crowd(Models(device, tmp_path), room=1 << 30)
+        device.make_room = made.models.make_room
+        monkeypatch.setattr(Placement, "perform", perform)
+        yield made
+
+
+def test_what_was_used_longest_ago_makes_room_on_a_full_accelerator(crowd: Crowd) -> None:
+    model, clip, vae = crowd.models.load("tiny")
+    crowd.room = crowd.models.size
+    encoder, autoencoder = id(crowd.models.text_encoder(clip)), id(crowd.models.autoencoder(vae))
+    first = weakref.ref(crowd.models.denoiser(model))
+    crowd.models.text_encoder(clip)
+    crowd.models.autoencoder(vae)
+    crowd.models.text_encoder(Handle("other", "clip"))
+    assert first() is None
+    assert (id(crowd.models.text_encoder(clip)), id(crowd.models.autoencoder(vae))) == (encoder, autoencoder)
+    crowd.models.load("other")
+    assert crowd.models.size <= crowd.room
+
+
+def test_what_is_used_makes_no_room(crowd: Crowd) -> None:
+    model, clip, _ = crowd.models.load("tiny")
+    crowd.room = crowd.models.size
+    used = crowd.models.denoiser(model)
+    encoder = weakref.ref(crowd.models.text_encoder(clip))
+    with pytest.raises(OutOfMemoryError, match="CUDA out of memory"):
+        crowd.models.denoiser(Handle("other", "model"))
+    assert encoder() is None
+    assert crowd.models.denoiser(model) is used
+    del used
+    assert crowd.models.denoiser(Handle("other", "model")).channels == 4
+
+
+def test_what_does_not_fit_alone_runs_out_of_memory_and_nothing_else_does(crowd: Crowd) -> None:
+    crowd.models.load("tiny")
+    crowd.room = crowd.models.size // 2
+    with pytest.raises(OutOfMemoryError):
+        crowd.models.denoiser(Handle("other", "model"))
+    assert crowd.models.size == 0
+    assert len(crowd.models.text_encoder(Handle("tiny", "clip")).towers) == 1
 
 
 def test_unloading_forgets_all_and_handles_stay_good(device: Device, checkpoints: Path) -> None:
