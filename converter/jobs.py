@@ -1,8 +1,9 @@
 """The hall behind every door: jobs are begun, found and canceled here, whatever dialect asked for them.
 
 Leaves to others: what a request may say (the doors), carrying a job out (`runner`), and how long one that has ended
-is remembered (`core.archive`). Invariant: an id names one job at a time, and a key one that goes on or whose answer is
-kept; every run is owned by the group that this hall opens, and none outlives it.
+is remembered (`core.archive`). Ids and idempotency keys belong to a scope, the name of an API key: jobs of another one
+are unknown. Invariant: an id names one job of a scope at a time, and a key one that goes on or whose answer is kept;
+every run is owned by the group that this hall opens, and none outlives it.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ class Jobs:
         self._means = means
         self._warmup = warmup
         self._warmup_timeout = warmup_timeout
-        self._live: dict[str, Run] = {}
+        self._live: dict[tuple[str, str], Run] = {}
         self._claimed: dict[tuple[str, str], Run] = {}
         self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes)
         self._tag = secrets.token_hex(3)
@@ -104,14 +105,14 @@ class Jobs:
 
         Raises IdInUse, InvalidWorkflow, InvalidInput, and every refusal.
         """
-        known = self._live.get(order.id) or self._archive.find(order.id, self._now())
+        known = self._known((order.scope, order.id))
         if known is not None and not _gives_way(known, claim):
             raise IdInUse(f"the id {order.id} names another job, which goes on or whose result is kept")
         self._means.warden.check(order.workflow)
         staging = self._means.inputs.stage(order)
         ticket.apply(order.priority, order.timeout)
         run = Run(self._means, order, ticket, staging, kept=alone or claim is not None, alone=alone, claim=claim)
-        self._live[order.id] = run
+        self._live[order.scope, order.id] = run
         if claim is not None:
             self._claimed[claim.name] = run
         task = self._group.create_task(self._carry(run))
@@ -135,21 +136,22 @@ class Jobs:
             return run
         return self._archive.find_by_key(name, self._now())
 
-    def find(self, job_id: str) -> Run:
-        """The job of this id; raises NotFound or Expired."""
-        run = self._live.get(job_id) or self._archive.find(job_id, self._now())
+    def find(self, job_id: str, scope: str = "") -> Run:
+        """The job of this id in its scope; raises NotFound or Expired."""
+        run = self._known((scope, job_id))
         if run is not None:
             return run
-        if self._archive.expired(job_id, self._now()):
+        if self._archive.expired((scope, job_id), self._now()):
             raise Expired(f"the job {job_id} has ended and its result is no longer kept")
         raise NotFound(f"there is no job {job_id} here")
 
-    def cancel(self, job_id: str) -> Run:
-        """Cancel a job; one that has ended stays as it is, its delivery included. Raises NotFound or Expired."""
-        run = self.find(job_id)
+    def _known(self, name: tuple[str, str]) -> Run | None:
+        return self._live.get(name) or self._archive.find(name, self._now())
+
+    def cancel(self, run: Run) -> None:
+        """Cancel a job; one that has ended stays as it is, its delivery included."""
         if not run.outcome.done():
             run.leave(Canceled("the job was canceled by request"))
-        return run
 
     async def reopen(self, run: Run, stack: AsyncExitStack, selection: Selection | None = None) -> Sequence[Item]:
         """The outputs of a job that has succeeded, once more; raises Expired where their files are gone.
@@ -186,14 +188,15 @@ class Jobs:
         try:
             await run.carry()
         finally:
-            claim, current = run.claim, self._live.get(run.id) is run
+            name = (run.order.scope, run.id)
+            claim, current = run.claim, self._live.get(name) is run
             if claim is not None and self._claimed.get(claim.name) is run:
                 del self._claimed[claim.name]
             run.strip()
             if current:  # else another attempt under the same key has its id
-                del self._live[run.id]
+                del self._live[name]
                 key = claim.name if claim is not None and idempotency.is_kept(run.outcome.result()) else None
-                self._archive.add(run.id, run, run.held, self._now(), lasting=run.kept, key=key)
+                self._archive.add(name, run, run.held, self._now(), lasting=run.kept, key=key)
 
 
 def _gives_way(run: Run, claim: Claim | None) -> bool:

@@ -26,6 +26,9 @@ REQUEST_ID = web.RequestKey("request_id", str)
 JOB_ID = web.RequestKey("job_id", str)
 """Where the id of the job that a request is about is kept, for the access log."""
 
+KEY_NAME = web.RequestKey("key_name", str)
+"""Where the name of the API key that a request came with is kept; callers without one are not told apart."""
+
 REPLAYED = web.RequestKey("replayed", bool)
 """Whether the answer was known before the request came."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from converter.api.answers import JOB_ID, REPLAYED, REQUEST_ID, send_json, send_raw, stream
+from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
 from converter.core import admission
 from converter.core.idempotency import Claim, fingerprint, read_key
@@ -35,9 +35,6 @@ MAX_SEED = 2**32
 
 LONG_TIMEOUT = 3600.0
 """Seconds that a job has by default whose caller need not wait for it."""
-
-SCOPE = ""
-"""Whose an idempotency key is: callers are not told apart."""
 
 RETURNS = 16
 """Bodies that are read at once of callers whose key stands for a job: they take no place from anybody."""
@@ -154,9 +151,10 @@ class Native:
         """Read a request, begin its job or find the one that its idempotency key stands for, and answer."""
         wish, preference = _read_headers(request)
         key = read_key(request.headers.getall("Idempotency-Key", []))
+        scope = request.get(KEY_NAME, "")
         ticket, claim, run = None, None, None
         with ExitStack() as stack:
-            if key is not None and self._jobs.knows(SCOPE, key):
+            if key is not None and self._jobs.knows(scope, key):
                 stack.enter_context(self._returning())
             else:
                 ticket = stack.enter_context(self._gate.knock())
@@ -164,11 +162,11 @@ class Native:
             body = validate(model, document)
             selection = _select(body, wish)
             if key is not None:
-                claim = Claim(SCOPE, key, fingerprint(request.method, request.path, document, parts))
+                claim = Claim(scope, key, fingerprint(request.method, request.path, document, parts))
                 run = self._jobs.recall(claim)
             if run is None:
                 ticket = ticket or stack.enter_context(self._gate.knock())  # the key has become free meanwhile
-                order = self._foresee(replace(compose(body, parts, preference), selection=selection), wish)
+                order = self._foresee(replace(compose(body, parts, preference), selection=selection, scope=scope), wish)
                 run = self._jobs.begin(order, ticket, alone=preference.respond_async, claim=claim)
             else:
                 request[REPLAYED] = run.outcome.done()
@@ -282,7 +280,7 @@ class Native:
         return await self._send_again(request, run, wish, _reselect(run, wish))
 
     def _find(self, request: web.Request) -> Run:
-        run = self._jobs.find(request.match_info["id"])
+        run = self._jobs.find(request.match_info["id"], request.get(KEY_NAME, ""))
         request[JOB_ID] = run.id
         return run
 
@@ -302,7 +300,8 @@ class Native:
 
     async def cancel_job(self, request: web.Request) -> web.Response:
         """`POST /v1/jobs/ID/cancel`: idempotent; answers the state that the job is in by then."""
-        run = self._jobs.cancel(self._find(request).id)
+        run = self._find(request)
+        self._jobs.cancel(run)
         run.told.set()
         return web.json_response(self._describe(run, request[REQUEST_ID]))
 

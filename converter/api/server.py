@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 
 from aiohttp import web
 
-from converter.api.answers import JOB_ID, REPLAYED, REQUEST_ID, break_off, render
+from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, break_off, render
 from converter.api.bodies import expect
 from converter.api.connections import Connection
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
@@ -66,7 +66,7 @@ async def _answer_always(request: web.Request, handler: Handler) -> web.StreamRe
         if log.isEnabledFor(logging.INFO):
             seconds = round(asyncio.get_running_loop().time() - begun, 4)
             fields = {"method": request.method, "path": request.path, "status": status, "seconds": seconds}
-            about = {"job": request[JOB_ID]} if JOB_ID in request else {}
+            about = {name: request[key] for name, key in (("job", JOB_ID), ("key", KEY_NAME)) if key in request}
             log.log(_level(request.path), "request", extra={**fields, **about, "request": request[REQUEST_ID]})
 
 

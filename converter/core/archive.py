@@ -33,18 +33,23 @@ class _Entry(Generic[R]):
 
 
 class Archive(Generic[R]):
-    """Records by id. `size` counts the bytes of outputs. Times are moments of the caller's clock and never go back."""
+    """Records by id, anything hashable. `size` counts the bytes of outputs.
+
+    Times are moments of the caller's clock and never go back.
+    """
 
     def __init__(self, seconds: float, size: int) -> None:
         self._seconds = seconds
         self._bound = size
-        self._lasting: OrderedDict[str, _Entry[R]] = OrderedDict()
-        self._fleeting: OrderedDict[str, _Entry[R]] = OrderedDict()
-        self._tombs: OrderedDict[str, float] = OrderedDict()
-        self._ids: dict[Hashable, str] = {}
+        self._lasting: OrderedDict[Hashable, _Entry[R]] = OrderedDict()
+        self._fleeting: OrderedDict[Hashable, _Entry[R]] = OrderedDict()
+        self._tombs: OrderedDict[Hashable, float] = OrderedDict()
+        self._ids: dict[Hashable, Hashable] = {}
         self._size = 0
 
-    def add(self, id: str, record: R, size: int, now: float, *, lasting: bool, key: Hashable | None = None) -> None:
+    def add(
+        self, id: Hashable, record: R, size: int, now: float, *, lasting: bool, key: Hashable | None = None
+    ) -> None:
         """Remember a record under its id, in place of one that is known; its outputs take `size` bytes."""
         for shelf in (self._fleeting, self._lasting):
             if id in shelf:
@@ -61,7 +66,7 @@ class Archive(Generic[R]):
         """The lasting records, oldest first."""
         return [entry.record for entry in self._lasting.values()]
 
-    def find(self, id: str, now: float) -> R | None:
+    def find(self, id: Hashable, now: float) -> R | None:
         """The record, if it is still there."""
         self._tidy(now)
         entry = self._lasting.get(id) or self._fleeting.get(id)
@@ -73,7 +78,7 @@ class Archive(Generic[R]):
         id = self._ids.get(key)
         return None if id is None else self.find(id, now)
 
-    def expired(self, id: str, now: float) -> bool:
+    def expired(self, id: Hashable, now: float) -> bool:
         """Whether the last record of this id has been dropped."""
         self._tidy(now)
         return id in self._tombs
@@ -85,12 +90,12 @@ class Archive(Generic[R]):
         while self._tombs and (len(self._tombs) > TOMBS or next(iter(self._tombs.values())) <= now):
             self._tombs.popitem(last=False)
 
-    def _drop(self, shelf: "OrderedDict[str, _Entry[R]]", now: float) -> None:
+    def _drop(self, shelf: "OrderedDict[Hashable, _Entry[R]]", now: float) -> None:
         id = next(iter(shelf))
         self._remove(shelf, id)
         self._tombs[id] = now + self._seconds
 
-    def _remove(self, shelf: "OrderedDict[str, _Entry[R]]", id: str) -> None:
+    def _remove(self, shelf: "OrderedDict[Hashable, _Entry[R]]", id: Hashable) -> None:
         entry = shelf.pop(id)
         self._size -= entry.size
         if entry.key is not None and self._ids.get(entry.key) == id:

@@ -32,6 +32,7 @@ class Selection:
 class Order:
     """One wish, valid in itself. `timeout` is in seconds, for the whole request, queueing included.
 
+    `scope` is whose it is, by the name of an API key; "" where callers are not told apart.
     `foreseen` are the output nodes that will answer, as far as the workflow shows it.
     `inputs` are those that a template was filled with, drawn seeds included; they are answered with the result.
     `media` are inputs, as (node id, input name), that name media though their node is no known loader.
@@ -48,3 +49,4 @@ class Order:
     media: frozenset[tuple[str, str]] = frozenset()
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
     inputs: Mapping[str, Any] | None = field(default=None, repr=False)
+    scope: str = ""

@@ -410,5 +410,5 @@ async def test_the_access_log_names_the_job(engine: FakeEngine, caplog: pytest.L
 def interest(caller: Caller, job_id: str | None = None) -> int:
     """Callers who wait for a job, or for the only one that goes on."""
     live = caller.replica.jobs._live
-    run = live.get(job_id) if job_id else next(iter(live.values()), None)
+    run = live.get(("", job_id)) if job_id else next(iter(live.values()), None)
     return 0 if run is None else run._interest
