@@ -145,7 +145,7 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
             await stack.enter_async_context(child)
         link.attach(await stack.enter_async_context(Session(url, link)))
         means = _means(settings, link, watch, metrics)
-        jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout)
+        jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, settings.replica_tag)
         watch.on_loss = jobs.engine_lost
         await stack.enter_async_context(jobs)
         await stack.enter_async_context(_beside(watch.run(link, jobs.warm_up, child)))

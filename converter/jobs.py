@@ -37,17 +37,20 @@ RETURN = 30.0
 class Jobs:
     """All jobs of one replica, as an async context manager that owns their tasks.
 
-    `keep_jobs` is in seconds, `keep_bytes` in bytes; `warmup` is the workflow that shows that the engine works.
+    `keep_jobs` is in seconds; `warmup` is the workflow that shows that the engine works; `tag` begins every id that is
+    made here, a random one unless it is given.
     """
 
-    def __init__(self, means: Means, keep_jobs: float, warmup: Mapping[str, Any], warmup_timeout: float) -> None:
+    def __init__(
+        self, means: Means, keep_jobs: float, warmup: Mapping[str, Any], warmup_timeout: float, tag: str | None = None
+    ) -> None:
         self._means = means
         self._warmup = warmup
         self._warmup_timeout = warmup_timeout
         self._live: dict[tuple[str, str], Run] = {}
         self._claimed: dict[tuple[str, str], Run] = {}
         self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes)
-        self._tag = secrets.token_hex(3)
+        self._tag = tag or secrets.token_hex(3)
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._now = asyncio.get_running_loop().time

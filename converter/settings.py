@@ -24,6 +24,7 @@ from converter.declarations import (
     Seconds,
     Size,
     Switch,
+    Tag,
     Text,
     describe,
     parse_url,
@@ -46,6 +47,9 @@ class Settings(BaseModel):
     port: Count = setting(3000, "Port to listen on; 0 takes a free one", ge=0, le=65535)
     public_url: Address = setting(
         None, "Address under which callers reach this replica; makes links in answers absolute", shown="relative links"
+    )
+    replica_tag: Tag = setting(
+        None, "What the ids of its jobs begin with, by which a load balancer can route them back", shown="random"
     )
 
     engine_url: Address = setting(

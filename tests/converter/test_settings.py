@@ -48,7 +48,7 @@ def test_every_name_that_stays_is_declared_with_a_meaning() -> None:
 
 
 def test_shown_defaults_are_values_that_are_taken() -> None:
-    words = ("relative", "embedded", "auto:", "a 16", "read", "not", "those", "capacity", "75")
+    words = ("relative", "embedded", "auto:", "a 16", "read", "not", "those", "capacity", "75", "random")
     flags = {d.name: d.default for d in declarations() if not d.default.startswith(words)}
     assert len(flags) > 20
     assert load(flags, {}) == load({}, {})
@@ -134,6 +134,7 @@ ADDRESS = "must be an address such as http://127.0.0.1:8188"
         ({"ENGINE_COMMAND": "a 'b"}, "CONVERTER_ENGINE_COMMAND: must have its quotation marks closed, not \"a 'b\""),
         ({"ENGINE_COMMAND": " "}, "CONVERTER_ENGINE_COMMAND: must name a program, not ' '"),
         ({"OUTPUT_DIR": "/nowhere"}, "CONVERTER_OUTPUT_DIR: must be an existing folder, not '/nowhere'"),
+        ({"REPLICA_TAG": "a-b"}, "CONVERTER_REPLICA_TAG: must be 1 to 16 letters and digits, not 'a-b'"),
         ({"WARMUP": "/"}, "CONVERTER_WARMUP: must be an existing file, not '/'"),
         ({"ENGINE_URL": "127.0.0.1:8188"}, f"CONVERTER_ENGINE_URL: {ADDRESS}, not '127.0.0.1:8188'"),
         ({"ENGINE_URL": "ws://h"}, f"CONVERTER_ENGINE_URL: {ADDRESS}, not 'ws://h'"),
