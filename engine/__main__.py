@@ -52,7 +52,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=("float32", "float16", "bfloat16"),
         help="number format of networks that tolerate a short one (float32 on CPUs, float16 elsewhere)",
     )
-    parser.add_argument("--max-rows", type=_read_count, default=32, help="rows of a forward pass (%(default)s)")
+    parser.add_argument(
+        "--max-rows",
+        type=_read_count,
+        default=32,
+        help="rows of a forward pass, pictures of 512 x 512 or less; of larger ones as many fewer (%(default)s)",
+    )
     parser.add_argument("--concurrency", type=_read_count, default=8, help="prompts that run at once (%(default)s)")
     parser.add_argument("--history-size", type=int, default=10_000, help="prompts remembered (%(default)s)")
     parser.add_argument("--queue-size", type=int, default=10_000, help="prompts that may wait (%(default)s)")

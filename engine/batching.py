@@ -3,7 +3,8 @@
 For: choosing, among requests that wait, those that go next together, and learning how many rows a pass may have. Leaves
 carrying passes out to `device`, and what a row is to the requests.
 Invariant: pure; a batch has one key, begins with the oldest request, keeps the order of its key, and has no more rows
-than its bound unless its oldest alone has more; it is empty only where nothing waits.
+than its bound unless its oldest alone has more; it is empty only where nothing waits. Where a row weighs more, fewer
+share a pass.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ _TRUST = 64  # full passes since the bound changed, after which twice the rows a
 
 
 class Request(Protocol):
-    """What waits. Requests of one key can share a pass; one whose key is None goes alone."""
+    """What waits. Requests of one key can share a pass, and have rows of one weight; one whose key is None goes alone.
+
+    `weight`, at least 1, is how many rows of a usual size need the memory of one of these.
+    """
 
     @property
     def key(self) -> Hashable | None: ...
@@ -26,8 +30,11 @@ class Request(Protocol):
     @property
     def rows(self) -> int: ...
 
+    @property
+    def weight(self) -> float: ...
 
-def choose(waiting: Sequence[Request], bound: Callable[[Hashable], int]) -> list[int]:
+
+def choose(waiting: Sequence[Request], bound: Callable[[Request], int]) -> list[int]:
     """The places in `waiting`, oldest first, of the requests that go next; nobody who waits is waited for."""
     if not waiting:
         return []
@@ -35,7 +42,7 @@ def choose(waiting: Sequence[Request], bound: Callable[[Hashable], int]) -> list
     chosen = [0]
     if key is None:
         return chosen
-    most = bound(key)
+    most = bound(waiting[0])
     for place, request in enumerate(waiting[1:], start=1):
         if request.key != key:
             continue
@@ -54,30 +61,33 @@ class _Bound:
 
 @dataclass(slots=True)
 class Bounds:
-    """How many rows a pass of each key may have: `most`, or as many as memory has been seen to hold."""
+    """How many rows a pass of each key may have: as many as weigh `most`, or as memory has held."""
 
     most: int
     _learned: OrderedDict[Hashable, _Bound] = field(default_factory=OrderedDict)
 
-    def bound(self, key: Hashable) -> int:
-        """Rows that a pass of `key` may have, at least 1."""
-        learned = self._learned.get(key)
-        return self.most if learned is None else learned.rows
+    def bound(self, request: Request) -> int:
+        """Rows that a pass of requests like this one may have, at least 1."""
+        learned = self._learned.get(request.key)
+        return self._allow(request) if learned is None else learned.rows
 
-    def shrink(self, key: Hashable, rows: int) -> None:
-        """Memory ran out in a pass of `rows`: half as many from now on."""
-        self._learned[key] = _Bound(max(1, min(rows, self.bound(key)) // 2))
-        self._learned.move_to_end(key)
+    def _allow(self, request: Request) -> int:
+        return max(1, int(self.most / request.weight))
+
+    def shrink(self, request: Request, rows: int) -> None:
+        """Memory ran out in a pass of `rows` like this request's: half as many from now on."""
+        self._learned[request.key] = _Bound(max(1, min(rows, self.bound(request)) // 2))
+        self._learned.move_to_end(request.key)
         while len(self._learned) > _REMEMBERED:
             self._learned.popitem(last=False)
 
-    def confirm(self, key: Hashable, rows: int) -> None:
-        """A pass of `rows` went well. Many full ones double the bound: what took the memory may be gone."""
-        learned = self._learned.get(key)
+    def confirm(self, request: Request, rows: int) -> None:
+        """Such a pass went well. Many full ones double the bound: what took the memory may be gone."""
+        learned = self._learned.get(request.key)
         if learned is None or rows < learned.rows:
             return
         learned.trust += 1
         if learned.trust >= _TRUST:
-            self._learned[key] = _Bound(2 * learned.rows)
-            if 2 * learned.rows >= self.most:
-                del self._learned[key]
+            self._learned[request.key] = _Bound(2 * learned.rows)
+            if 2 * learned.rows >= self._allow(request):
+                del self._learned[request.key]

@@ -53,9 +53,10 @@ class Work(Protocol[Given]):
 
 
 class Shareable(Protocol[Given]):
-    """A request that shares passes with others of its `key`; `rows` is what it adds to a pass.
+    """A request that shares passes with others of its `key`.
 
-    `perform_all` answers all of `works`, its own among them, in passes of at most `limit` rows.
+    `rows` is what it adds to a pass, each of them of the `weight` of `batching.Request`. `perform_all` answers all of
+    `works`, its own among them, in passes of at most `limit` rows.
     """
 
     @property
@@ -63,6 +64,9 @@ class Shareable(Protocol[Given]):
 
     @property
     def rows(self) -> int: ...
+
+    @property
+    def weight(self) -> float: ...
 
     def perform_all(self, place: Place, works: Sequence[Any], limit: int) -> Sequence[Given]: ...
 
@@ -80,14 +84,15 @@ class _Turn:
     future: Future[Any]
     course: Course[Any] | None
     hear: Hear | None
-    key: Hashable | None
-    rows: int
+    key: Hashable | None = None
+    rows: int = 1
+    weight: float = 1.0
 
 
 def _make_turn(work: Any, future: Future[Any], course: Course[Any] | None = None, hear: Hear | None = None) -> _Turn:
     if hasattr(type(work), "perform_all"):
-        return _Turn(work, future, course, hear, work.key, work.rows)
-    return _Turn(work, future, course, hear, None, 1)
+        return _Turn(work, future, course, hear, work.key, work.rows, work.weight)
+    return _Turn(work, future, course, hear)
 
 
 def end_process() -> None:
@@ -99,9 +104,10 @@ class Device:
     """A thread that owns the accelerator `kind` ("cpu", "cuda", "cuda:1", "mps"); a context manager.
 
     `dtype` names the number format of networks that tolerate a short one ("float16", "bfloat16", "float32"); by default
-    float32 on CPUs, which compute others slowly, and float16 elsewhere. A pass has at most `max_rows` rows. At most
-    `backlog` requests wait; further callers are held in `submit`. `on_end` is called on the device thread when it ends
-    without having been closed. The first request imports torch, so that a server starts without it.
+    float32 on CPUs, which compute others slowly, and float16 elsewhere. A pass has at most `max_rows` rows, fewer
+    where each takes more memory than usual. At most `backlog` requests wait; further callers are held in `submit`.
+    `on_end` is called on the device thread when it ends without having been closed. The first request imports torch, so
+    that a server starts without it.
     """
 
     def __init__(
@@ -240,24 +246,25 @@ class Device:
     def _perform(self, group: list[_Turn]) -> Sequence[Any]:
         import torch
 
-        work, key, rows = group[0].work, group[0].key, sum(turn.rows for turn in group)
+        first, rows = group[0], sum(turn.rows for turn in group)
         place = _find_place(self.kind, self._dtype)
         with torch.no_grad():
-            if key is None:
-                answers: Sequence[Any] = [work.perform(place)]
+            if first.key is None:
+                answers: Sequence[Any] = [first.work.perform(place)]
             else:
-                answers = work.perform_all(place, [turn.work for turn in group], self._bounds.bound(key))
+                answers = first.work.perform_all(place, [turn.work for turn in group], self._bounds.bound(first))
                 if len(answers) != len(group):
                     raise RuntimeError(f"{len(answers)} answers to {len(group)} requests")
-                self._bounds.confirm(key, rows)
+                self._bounds.confirm(first, rows)
         self._memory = read_memory(place.device)
         return answers
 
     def _part(self, group: list[_Turn], error: Exception) -> list[list[_Turn]]:
         """The groups to try in place of one that failed, none if there is nothing left to try."""
-        key, rows = group[0].key, sum(turn.rows for turn in group)
-        if key is not None and is_out_of_memory(error) and (tried := min(rows, self._bounds.bound(key))) > 1:
-            self._bounds.shrink(key, tried)
+        first, rows = group[0], sum(turn.rows for turn in group)
+        tried = min(rows, self._bounds.bound(first))
+        if is_out_of_memory(error) and tried > 1:
+            self._bounds.shrink(first, tried)
             error.__traceback__ = None
             release_memory()
             half = (len(group) + 1) // 2

@@ -23,7 +23,10 @@ from engine.texts import TextEncoder
 
 _FACTOR = 8  # a picture's side to its latent's
 _SLICE = 4  # items of a batch that are asked for at once
-_LATENT_PIXELS_A_ROW = 512  # a picture of 512 x 512 then counts as eight rows
+# Latent pixels of a row that weighs 1. An autoencoder works at full size and in float32: a picture of 512 x 512, which
+# counts once to a UNet, counts eight times to it.
+_USUAL = 64 * 64
+_USUAL_PICTURE = _USUAL // 8
 _MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there cost less than one over all the copies
 
 
@@ -179,6 +182,12 @@ class Prediction:
         """Each item of the batch once for each cue that must be predicted."""
         return len(self.evaluation.latent) * len(_list_cues(self.evaluation.guidance))
 
+    @property
+    def weight(self) -> float:
+        """As the area of a latent."""
+        height, width = self.evaluation.latent.shape[2:]
+        return _weigh(height * width, _USUAL)
+
     def perform_all(self, place: Place, works: Sequence["Prediction"], limit: int) -> list[Tensor]:
         return self.denoiser.predict(place, [work.evaluation for work in works], limit)
 
@@ -222,6 +231,11 @@ class TextEncoding:
         """One, as far as can be told before it is read."""
         return 1
 
+    @property
+    def weight(self) -> float:
+        """Little, whatever the text."""
+        return 1.0
+
     def perform_all(self, place: Place, works: Sequence["TextEncoding"], limit: int) -> list[Cue]:
         return self.encoder.encode(place, [work.text for work in works], limit)
 
@@ -240,12 +254,17 @@ class Decoding:
 
     @property
     def rows(self) -> int:
-        """What the pictures weigh in a pass."""
-        return len(self.latents) * _weigh_picture(self.latents.shape[2] * self.latents.shape[3])
+        """One for each picture."""
+        return len(self.latents)
+
+    @property
+    def weight(self) -> float:
+        """As the area of a picture."""
+        height, width = self.latents.shape[2:]
+        return _weigh(height * width, _USUAL_PICTURE)
 
     def perform_all(self, place: Place, works: Sequence["Decoding"], limit: int) -> Sequence[Tensor]:
-        each = _weigh_picture(self.latents.shape[2] * self.latents.shape[3])
-        pictures = self.autoencoder.decode(place, torch.cat([work.latents for work in works]), max(1, limit // each))
+        pictures = self.autoencoder.decode(place, torch.cat([work.latents for work in works]), limit)
         return torch.split(pictures, [len(work.latents) for work in works])
 
 
@@ -263,15 +282,20 @@ class Encoding:
 
     @property
     def rows(self) -> int:
-        """What the pictures weigh in a pass."""
-        return len(self.pictures) * _weigh_picture(self.pictures.shape[1] * self.pictures.shape[2] // 64)
+        """One for each picture."""
+        return len(self.pictures)
+
+    @property
+    def weight(self) -> float:
+        """As the area of a picture."""
+        height, width = self.pictures.shape[1:3]
+        return _weigh(height * width / _FACTOR**2, _USUAL_PICTURE)
 
     def perform_all(self, place: Place, works: Sequence["Encoding"], limit: int) -> Sequence[Tensor]:
-        each = _weigh_picture(self.pictures.shape[1] * self.pictures.shape[2] // 64)
-        latents = self.autoencoder.encode(place, torch.cat([work.pictures for work in works]), max(1, limit // each))
+        latents = self.autoencoder.encode(place, torch.cat([work.pictures for work in works]), limit)
         return torch.split(latents, [len(work.pictures) for work in works])
 
 
-def _weigh_picture(latent_pixels: int) -> int:
-    """Rows that a picture counts as: an autoencoder works at full size, in memory that grows with the area."""
-    return max(1, latent_pixels // _LATENT_PIXELS_A_ROW)
+def _weigh(latent_pixels: float, usual: int) -> float:
+    """What a row of this area weighs: memory grows with the area, and passes of small rows are bounded by number."""
+    return max(1.0, latent_pixels / usual)

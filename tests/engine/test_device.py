@@ -68,8 +68,10 @@ class Company:
 
     key = "company"
 
-    def __init__(self, log: list[list[int]], number: int, rows: int = 1, faults: "Faults | None" = None) -> None:
-        self.log, self.number, self.rows = log, number, rows
+    def __init__(
+        self, log: list[list[int]], number: int, rows: int = 1, faults: "Faults | None" = None, weight: float = 1.0
+    ) -> None:
+        self.log, self.number, self.rows, self.weight = log, number, rows, weight
         self.faults = faults or Faults()
 
     def perform_all(self, place: Place, works: Sequence["Company"], limit: int) -> list[int]:
@@ -230,6 +232,23 @@ def test_a_pass_that_does_not_fit_is_split_and_the_bound_is_learned() -> None:
                 assert len(log) > 4
                 log.clear()
     assert log == [[0, 1], [2, 3], [4, 5], [6, 7]], "the second time nothing had to fail"
+
+
+def test_who_weighs_more_shares_passes_with_fewer() -> None:
+    log: list[list[int]] = []
+    with Device(max_rows=8) as device:
+        hold = hold_back(device)
+        answers = [device.submit(Company(log, number, weight=3.5)) for number in range(5)]
+        hold.release.set()
+        assert [answer.result(DEADLINE) for answer in answers] == list(range(5))
+    assert log == [[0, 1], [2, 3], [4]]
+
+
+def test_what_cannot_be_split_is_not_tried_again() -> None:
+    log: list[list[int]] = []
+    with Device(max_rows=8) as device, pytest.raises(OutOfMemoryError):
+        device.submit(Company(log, 1, weight=4.0, faults=Faults(room=0))).result(DEADLINE)
+    assert log == [[1]]
 
 
 def test_who_fits_alone_in_smaller_passes_does_not_fail() -> None:

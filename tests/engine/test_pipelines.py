@@ -7,7 +7,7 @@ import torch
 from engine.conditioning import Conditioning
 from engine.device import Device
 from engine.models import Handle, Models
-from engine.pipelines import Encoding, Prediction, TextEncoding
+from engine.pipelines import Decoding, Encoding, Prediction, TextEncoding
 from engine.sampling import Evaluation, Guidance
 
 ONES = Conditioning.of(torch.ones(1, 77, 32))
@@ -74,3 +74,18 @@ def test_a_picture_has_one_latent(device: Device, models: Models) -> None:
     assert torch.equal(latents, device.submit(Encoding(autoencoder, pictures)).result(60))
     alone = device.submit(Encoding(autoencoder, pictures[1:])).result(60)
     assert torch.allclose(latents[1:], alone, atol=1e-5), "in company as alone"
+
+
+def test_rows_weigh_as_their_pictures_are_large(models: Models) -> None:
+    denoiser, autoencoder = models.denoiser(Handle("tiny", "model")), models.autoencoder(Handle("tiny", "vae"))
+
+    def weigh(height: int, width: int) -> list[tuple[int, float]]:
+        latent = torch.zeros(3, 4, height // 8, width // 8)
+        evaluation = Evaluation(latent, 500, Guidance(ONES, ONES, 7.5), 1.0, "epsilon", 1, 1, True)
+        pictures = torch.zeros(3, height, width, 3)
+        works = Prediction(denoiser, evaluation), Decoding(autoencoder, latent), Encoding(autoencoder, pictures)
+        return [(work.rows, work.weight) for work in works]
+
+    assert weigh(128, 128) == [(6, 1), (3, 1), (3, 1)]
+    assert weigh(512, 512) == [(6, 1), (3, 8), (3, 8)]
+    assert weigh(1024, 1536) == [(6, 6), (3, 48), (3, 48)]
