@@ -227,7 +227,9 @@ class Executor:
             self._shop.forget()
 
     def _carry_out(self, execution: Execution) -> None:
+        _log.info("prompt %s begins", execution.prompt.id)
         outcome = execution.carry_out()
+        _log.info("prompt %s ended: %s", execution.prompt.id, outcome.kind)
         with self._changed:
             alone = len(self._executions) == 1
         # Others that run keep the models which they use, so that forgetting these would only load them twice.

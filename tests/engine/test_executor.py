@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import threading
 from collections.abc import Iterator, Mapping
@@ -489,3 +490,16 @@ def test_any_graph_is_refused_or_comes_to_an_end(bench: Bench, graph: Graph, kin
         return
     bench.follow(prompt_id)
     assert bench.record(prompt_id)["status"]["status_str"] in ("success", "error")
+
+
+def test_what_runs_can_be_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    good, bad = bench.submit(picture(1)), bench.submit(through("TestRaise", kind="ValueError"))
+    bench.follow(bad)
+    lines = [record.getMessage() for record in caplog.records if "failed at" not in record.getMessage()]
+    assert lines == [
+        f"prompt {good} begins",
+        f"prompt {good} ended: execution_success",
+        f"prompt {bad} begins",
+        f"prompt {bad} ended: execution_error",
+    ]
