@@ -200,7 +200,7 @@ def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics)
     return Means(
         link=link,
         watch=watch,
-        inputs=Inputs(EngineInputs(link.client), settings.input_dir),
+        inputs=Inputs(EngineInputs(link.client, watch.check_instance), settings.input_dir),
         files=files if settings.output_dir is None else SharedFolder(settings.output_dir, files),
         deliveries=asyncio.Semaphore(settings.deliveries),
         warden=Warden(),

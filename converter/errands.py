@@ -5,13 +5,14 @@ Invariant: every trouble that the link can make becomes an event; what is open f
 staged for it, is let go of when its errands end.
 """
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from converter.core import deeds, evidence
 from converter.core.deeds import Event
@@ -26,15 +27,12 @@ from converter.link.client import LinkError, Unreachable
 from converter.link.engine import Follower
 from converter.means import Means
 from converter.media.inputs import Staging
-from converter.media.outputs import Away, Broken, Gone, Item, open_items
+from converter.media.outputs import Broken, Gone, Item, open_items
 
 log = logging.getLogger(__name__)
 
 READINGS = 2
-"""Further attempts to open the outputs of an engine that answers, before it counts as unable to give them."""
-
-ARRIVALS = 40
-"""The same of an engine that can't be reached: about as many seconds."""
+"""Further attempts to open outputs, each once the engine has answered, before it counts as unable to give them."""
 
 
 class Errands:
@@ -170,19 +168,20 @@ class Errands:
         return deeds.Collected()
 
     async def _open(self, bound: int) -> Sequence[Item]:
-        """Open the outputs; where that fails, again after a while: files outlive an engine that is restarted."""
-        files, selection = self._means.files, self._order.selection
-        try:
-            return await open_items(files, self.outputs, selection, self._stack, bound)
-        except Broken:
-            retry, wait = retry_if_exception_type(Broken), wait_random_exponential(0.1, max=2.0)
-            retrying = AsyncRetrying(stop=self._hopeless, wait=wait, retry=retry, reraise=True)
-            return await retrying(open_items, files, self.outputs, selection, self._stack, bound)
+        """Open the outputs; where that fails, again: files outlive an engine that is restarted."""
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(1 + READINGS),
+            wait=wait_random_exponential(0.1, max=2.0),
+            retry=retry_if_exception_type(Broken),
+            sleep=self._pause,
+            reraise=True,
+        )
+        return await retrying(open_items, self._means.files, self.outputs, self._order.selection, self._stack, bound)
 
-    def _hopeless(self, retries: RetryCallState) -> bool:
-        error = retries.outcome.exception() if retries.outcome is not None else None
-        returns = isinstance(error, Away) and not self._means.watch.lost
-        return retries.attempt_number >= (ARRIVALS if returns else READINGS)
+    async def _pause(self, seconds: float) -> None:
+        """Until the engine has answered, however long that takes: the job's deadline bounds it."""
+        await asyncio.sleep(seconds)
+        await self._means.watch.check_instance()
 
 
 def _sends(workflow: Mapping[str, Any], nodes: Collection[str] | None) -> bool:

@@ -6,31 +6,33 @@ Invariant: a name that an engine gives never leads out of the shared folder.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
 from converter.core.outputs import FileRef
-from converter.link.client import EngineClient, LinkError, Missing, Unreachable, View
+from converter.link.client import EngineClient, LinkError, Missing, View
 from converter.media.inputs import NotTaken
-from converter.media.outputs import Away, Broken, Files, Gone, OpenFile
+from converter.media.outputs import Broken, Files, Gone, OpenFile
 
 CHUNK = 2**18
 """Bytes read at a time."""
 
 
 class EngineInputs:
-    """The engine's input folder, as `media.inputs.Upload`."""
+    """The engine's input folder, as `media.inputs.Upload`; `answered` waits until the engine has answered something."""
 
-    def __init__(self, client: EngineClient) -> None:
+    def __init__(self, client: EngineClient, answered: Callable[[], Awaitable[object]]) -> None:
         self._client = client
+        self._answered = answered
 
     async def __call__(self, name: str, subfolder: str, data: bytes, content_type: str) -> str:
-        """Upload one file; raises NotTaken."""
+        """Upload one file; raises NotTaken, and not before the engine has answered: it may have to come back first."""
         try:
             return await self._client.upload(name, subfolder, data, content_type)
         except LinkError as error:
+            await self._answered()
             raise NotTaken(str(error)) from error
 
 
@@ -48,8 +50,6 @@ class EngineFiles:
                 yield _Viewed(view)
         except Missing as error:
             raise Gone(str(error)) from error
-        except Unreachable as error:
-            raise Away(str(error)) from error
         except LinkError as error:
             raise Broken(str(error)) from error
 

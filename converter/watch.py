@@ -101,7 +101,9 @@ class Watch:
         self._nudge.set()
 
     async def check_instance(self) -> str | None:
-        """The engine's instance as of now; waits until the engine has answered."""
+        """The engine's instance as of now; waits until the engine has answered. None where there will be no other."""
+        if self.lost:
+            return None
         self._question()
         self._nudge.set()
         await self._certain.wait()
@@ -139,6 +141,7 @@ class Watch:
                 log.error("the engine died too often and is not started again")
                 self._gate.observe(readiness.BudgetSpent("the engine died too often and is not started again"))
                 self.lost = True
+                self._certain.set()
                 self.on_loss()
         self._nudge.set()
 

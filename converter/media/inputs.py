@@ -26,7 +26,7 @@ SUBFOLDER = "converter"
 """The folder within the engine's input folder that takes what is staged."""
 
 ATTEMPTS = 5
-"""Uploads of one input: an engine that is being restarted is back within a few."""
+"""Uploads of one input before the engine counts as unable to take it."""
 
 
 class NotTaken(Exception):
@@ -34,7 +34,7 @@ class NotTaken(Exception):
 
 
 class Upload(Protocol):
-    """Puts bytes into the engine's input folder; gives the name by which a node finds them. May raise NotTaken."""
+    """Puts bytes into the engine's input folder; gives the name by which a node finds them. Raises NotTaken."""
 
     def __call__(self, name: str, subfolder: str, data: bytes, content_type: str) -> Awaitable[str]:
         """Upload one file."""

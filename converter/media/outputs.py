@@ -23,10 +23,6 @@ class Broken(Exception):
     """The file can't be read (to its end)."""
 
 
-class Away(Broken):
-    """The file can't be read while the engine can't be reached."""
-
-
 class OpenFile(Protocol):
     """A file that is open for one reading; `size` in bytes, None where it is not known."""
 

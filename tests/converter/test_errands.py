@@ -11,7 +11,7 @@ from converter.core.evidence import Finished
 from converter.core.order import Order
 from converter.core.outputs import FileRef
 from converter.errands import READINGS, Errands
-from converter.media.outputs import Away, OpenFile
+from converter.media.outputs import Broken, OpenFile
 from converter.telemetry import Metrics
 
 PROMPT = "p"
@@ -42,19 +42,23 @@ async def test_a_prompt_that_ends_during_a_look_is_not_overlooked() -> None:
 
 
 class Nowhere:
-    """Files of an engine that can't be reached."""
+    """Files that can't be read."""
 
     def __init__(self) -> None:
         self.asked = 0
 
     def open(self, file: FileRef) -> AbstractAsyncContextManager[OpenFile]:
         self.asked += 1
-        raise Away
+        raise Broken
 
 
-async def test_outputs_of_an_engine_that_does_not_return_are_not_waited_for() -> None:
-    files = Nowhere()
-    watch = SimpleNamespace(lost=True, output_classes=None)
+async def test_outputs_that_an_engine_which_answers_can_not_give_are_given_up() -> None:
+    files, answers = Nowhere(), []
+
+    async def check_instance() -> None:
+        answers.append(files.asked)
+
+    watch = SimpleNamespace(check_instance=check_instance, output_classes=None)
     deliveries = asyncio.Semaphore(1)
     means = cast("Any", SimpleNamespace(files=files, watch=watch, deliveries=deliveries, keep_bytes=1))
     order = Order("job", {"1": {"class_type": "SaveImage", "inputs": {}}}, 1.0)
@@ -62,3 +66,4 @@ async def test_outputs_of_an_engine_that_does_not_return_are_not_waited_for() ->
     event = await errands.collect(Finished({"1": {"images": [{"filename": "a.png"}]}}), hold=None, heard=True)
     assert isinstance(event, deeds.CollectionFailed)
     assert files.asked == 1 + READINGS
+    assert answers == [1, 2], "each further attempt waits for the engine to answer"

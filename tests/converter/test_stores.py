@@ -1,8 +1,10 @@
 """Files come from where they are: behind the engine's routes, or in its shared folder and nowhere else."""
 
 import os
+from asyncio import sleep
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,11 +70,11 @@ async def test_an_engine_that_is_away(engine: FakeEngine, client: EngineClient) 
     with pytest.raises(Broken):
         await read(EngineFiles(client), ref("x.png"))
     with pytest.raises(NotTaken):
-        await EngineInputs(client)("x.png", "converter", b"x", "image/png")
+        await EngineInputs(client, partial(sleep, 0))("x.png", "converter", b"x", "image/png")
 
 
 async def test_an_upload_gives_the_name_for_a_node(engine: FakeEngine, client: EngineClient) -> None:
-    name = await EngineInputs(client)("x.png", "converter", b"bytes", "image/png")
+    name = await EngineInputs(client, partial(sleep, 0))("x.png", "converter", b"bytes", "image/png")
     assert name == "converter/x.png"
     assert engine.folders.annotated(name).read_bytes() == b"bytes"
 

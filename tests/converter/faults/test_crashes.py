@@ -8,6 +8,7 @@ from tests.converter.faults.graphs import loaded, passed_through, picture
 from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import colors, converter
 from tests.fakes.engine import FakeEngine
+from tests.fakes.relay import Relay
 
 
 async def test_a_crash_in_mid_run_is_not_an_error(engine: FakeEngine) -> None:
@@ -122,6 +123,23 @@ async def test_a_crash_while_files_are_moved(engine: FakeEngine, path: str) -> N
         running = caller.start(loaded(data_uri(0x0000FF)))
         await engine.until(lambda: any(request.path.startswith(path) for request in engine.requests[asked:]))
         await engine.crash()
+        engine.faults.held_path = ""
+        engine.release()
+        await engine.restart()
+        assert (await running).colors == [0xFFFF00]
+
+
+@pytest.mark.parametrize("path", ["/upload", "/view"])
+async def test_files_wait_for_an_engine_that_is_long_away(engine: FakeEngine, path: str) -> None:
+    """Behind something that still takes its connections, and resets them."""
+    async with Relay(engine.url) as relay, converter(relay.url, staleness=0.4) as caller:
+        engine.faults.held_path = path
+        asked = len(engine.requests)
+        running = caller.start(loaded(data_uri(0x0000FF)))
+        await engine.until(lambda: any(request.path.startswith(path) for request in engine.requests[asked:]))
+        await engine.crash()
+        met = len(relay.history)
+        await caller.until(lambda: len(relay.history) > met + 40)  # looks at the queue alone are ten a second
         engine.faults.held_path = ""
         engine.release()
         await engine.restart()
