@@ -5,12 +5,14 @@ TORCH   ?= torch==2.13.0
 VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
+N       ?= 10000
+SEED    ?= 1
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs clean FORCE
+.PHONY: help run test check bench chaos docs clean FORCE
 .SUFFIXES:
 
 help:
@@ -18,6 +20,7 @@ help:
 	@echo 'make test     install what tests need, then run every check and every test'
 	@echo 'make check    style, types, and the rules of the architecture'
 	@echo 'make bench    measure what the converter costs (about five minutes); ARGS adds flags'
+	@echo 'make chaos    everything goes wrong under load: N=$(N) orders, twice; SEED=$(SEED); ARGS adds flags'
 	@echo 'make docs     write what is generated in README.md and docs/ anew'
 	@echo 'make clean    remove $(VENV), caches and builds'
 	@echo
@@ -45,6 +48,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@exec $(BIN)/python -m benchmarks.overhead $(ARGS)
+
+chaos: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.e2e.chaos --orders $(N) --seed $(SEED) $(ARGS)
 
 docs: $(VENV)/.dev
 	@$(BIN)/python -m tests.docs

@@ -36,18 +36,20 @@ class Reply:
 
 
 class Service:
-    """A converter process. `folder` holds the engine's files and the log."""
+    """A converter process. `folder` holds the engine's files and the log. It starts the `engine` (a command, else the
+    embedded one) unless `flags` attach it to one.
+    """
 
     def __init__(self, folder: Path, *flags: str, engine: str | None = None) -> None:
         engine = engine or f"{shlex.quote(sys.executable)} -m engine --port {{port}} --base-dir {folder} --test-nodes"
-        command = [sys.executable, "-m", "converter.cli", "serve", "--port", "0", "--log-format", "json"]
+        command = [sys.executable, "-m", "converter.cli", "serve", "--port", "0", "--log-format", "json", *flags]
+        if "--engine-url" not in flags:
+            command += ["--engine-command", engine]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CONVERTER_")}
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.started_at = time.monotonic()
-            self.process = subprocess.Popen(
-                [*command, "--engine-command", engine, *flags], stdout=log, stderr=log, env=environment
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self._family: set[psutil.Process] = set()
         self.url = ""
 

@@ -122,6 +122,8 @@ class Relay:
         self.chance = chance
         self.refusing = False
         """New connections are reset at once."""
+        self.tap: Callable[[Connection, Direction, bytes], None] = lambda connection, direction, chunk: None
+        """Is shown all bytes as they arrive, whether they will pass or not."""
         self.connections: set[Connection] = set()
         self.history: list[tuple[Kind, Fate]] = []
         """Every connection that said what it wants, and its fate."""
@@ -222,6 +224,7 @@ class Relay:
         flow = Flow(connection.fate, direction)
         try:
             while chunk or (chunk := await source.read(CHUNK)):
+                self.tap(connection, direction, chunk)
                 await asyncio.sleep(connection.fate.delay)
                 await self._changes.until(lambda: direction not in connection.stalled or sink.is_closing())
                 size, action = flow.admit(len(chunk))

@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.relay import Action, Chance, Fate, Flow, Kind, Relay, kind_of
+from tests.fakes.relay import Action, Chance, Connection, Direction, Fate, Flow, Kind, Relay, kind_of
 
 BODY = bytes(range(256)) * 4000
 
@@ -80,6 +80,19 @@ async def test_all_passes_without_a_script(target: str) -> None:
             await ws.send_str("hello")
             assert await ws.receive_str(timeout=10) == "hello"
         assert {kind for kind, _ in relay.history} == {"http", "websocket"}
+
+
+async def test_a_tap_is_shown_all_bytes(target: str) -> None:
+    heard: dict[Direction, bytes] = {"to_client": b"", "to_engine": b""}
+
+    def tap(connection: Connection, direction: Direction, chunk: bytes) -> None:
+        heard[direction] += chunk
+
+    async with Relay(target) as relay, open_session() as session:
+        relay.tap = tap
+        assert await fetch(session, relay.url + "/view") == BODY
+    assert heard["to_engine"].startswith(b"GET /view HTTP/1.1")
+    assert heard["to_client"].endswith(BODY)
 
 
 @pytest.mark.parametrize("action", ["cut", "close", "half_close"])
