@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converter.api.bodies import Bounds
 from converter.api.native import Native
@@ -41,8 +41,12 @@ from converter.media.inputs import Inputs
 from converter.settings import Settings
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
 from converter.telemetry import Metrics
+from converter.tracing import open_tracing
 from converter.warden import Warden
 from converter.watch import Watch
+
+if TYPE_CHECKING:
+    from converter.spans import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +103,7 @@ class CannotStart(Exception):
 async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve until a signal says otherwise. Raises CannotStart."""
     end = _catch_signals()
-    async with run_replica(settings, environment) as replica:
+    async with open_tracing(environment) as tracing, run_replica(settings, environment, tracing) as replica:
         log.info("listening on %s", replica.address)
         async with asyncio.TaskGroup() as group:
             greeting = group.create_task(_greet(replica.watch, compose_greeting(settings, replica.address)))
@@ -119,10 +123,12 @@ class Replica:
 
 
 @asynccontextmanager
-async def run_replica(settings: Settings, environment: Mapping[str, str]) -> AsyncIterator[Replica]:
+async def run_replica(
+    settings: Settings, environment: Mapping[str, str], tracing: "Tracing | None" = None
+) -> AsyncIterator[Replica]:
     """Everything that one replica is made of, running; it listens from the start, and is ready later.
 
-    `environment` is that of an engine child. Raises CannotStart.
+    `environment` is that of an engine child; `tracing` is None where no traces are wanted. Raises CannotStart.
     """
     loop = asyncio.get_running_loop()
     metrics = Metrics()
@@ -135,7 +141,8 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
         with _listening(settings):  # first of all: an engine that is started in vain may cost minutes
             door = await stack.enter_async_context(Door(settings.host, settings.port))
         url, command, scratch = _engine(settings, environment, stack)
-        client = await stack.enter_async_context(EngineClient(url, clock=loop.time))
+        inject = None if tracing is None else tracing.inject
+        client = await stack.enter_async_context(EngineClient(url, clock=loop.time, inject=inject))
         link = EngineLink(client, watch)
         child = None
         if command is not None:
@@ -144,7 +151,7 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
             child = Supervisor(command, {**environment, "PYTHONUNBUFFERED": "1"}, policy, on_event, scratch=scratch)
             await stack.enter_async_context(child)
         link.attach(await stack.enter_async_context(Session(url, link)))
-        means = _means(settings, link, watch, metrics)
+        means = _means(settings, link, watch, metrics, tracing)
         jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, settings.replica_tag)
         watch.on_loss = jobs.engine_lost
         await stack.enter_async_context(jobs)
@@ -162,7 +169,7 @@ async def run_replica(settings: Settings, environment: Mapping[str, str]) -> Asy
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
         routes = [*native.routes(), *probes.routes()]
         openapi = OpenApi(routes, templates.values(), settings.public_url or "")
-        app = make_app([*routes, *openapi.routes()], lambda: gate.closed)
+        app = make_app([*routes, *openapi.routes()], lambda: gate.closed, tracing)
         with _listening(settings):
             address = await stack.enter_async_context(listen(app, door, settings.keep_alive))
         yield Replica(gate, jobs, watch, address)
@@ -195,7 +202,7 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         raise failure
 
 
-def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics) -> Means:
+def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics, tracing: "Tracing | None") -> Means:
     files = EngineFiles(link.client)
     return Means(
         link=link,
@@ -207,6 +214,7 @@ def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics)
         metrics=metrics,
         max_attempts=settings.max_attempts,
         keep_bytes=settings.keep_bytes,
+        tracing=tracing,
     )
 
 

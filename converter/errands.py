@@ -95,7 +95,7 @@ class Errands:
             self._means.watch.unreachable(str(error))
             return deeds.Unreached()
         except LinkError as error:
-            log.info("a submission was not answered: %s", error, extra={"job": self._order.id})
+            log.info("a submission was not answered: %s", error, extra=self._order.about)
             return evidence.Unanswered()
         if isinstance(submission, answers.Refused):
             return deeds.Refused(normalize_refusal(submission.status, submission.body))
@@ -123,7 +123,7 @@ class Errands:
             running, pending = prompt_id in view.running, prompt_id in view.pending
             record = None if running or pending else await _read_record(self._means, prompt_id)
         except LinkError as error:
-            log.debug("a look failed: %s", error, extra={"job": self._order.id})
+            log.debug("a look failed: %s", error, extra=self._order.about)
             return evidence.Unseen()
         return Sight(view.asked_at, running, pending, record)
 
@@ -136,7 +136,7 @@ class Errands:
         try:
             await self._means.link.withdraw(prompt_id)
         except LinkError as error:
-            log.debug("a withdrawal failed: %s", error, extra={"job": self._order.id})
+            log.debug("a withdrawal failed: %s", error, extra=self._order.about)
         return deeds.Withdrawn()
 
     async def collect(self, finished: evidence.Finished, *, hold: int | None, heard: bool) -> Event:
@@ -163,7 +163,7 @@ class Errands:
         except Gone:
             return deeds.FileGone()
         except Broken as error:
-            log.warning("an output could not be read: %s", error, extra={"job": self._order.id})
+            log.warning("an output could not be read: %s", error, extra=self._order.about)
             return deeds.CollectionFailed(EngineFailed("an output could not be read from the engine"))
         return deeds.Collected()
 

@@ -70,9 +70,11 @@ class Gate:
         self.closed = False
         self.on_stall: Callable[[str], None] = lambda reason: None
         metrics.capacity.set(limits.admission.capacity)
-        metrics.waiting.set_function(lambda: len(self._admission.waiting))
-        metrics.running.set_function(lambda: len(self._admission.engaged))
+        metrics.waiting.set_function(lambda: self.queue()["waiting"])
+        metrics.running.set_function(lambda: self.queue()["running"])
         metrics.depth.set_function(lambda: admission.depth(self._admission))
+        metrics.saturation.set_function(lambda: self.saturation)
+        metrics.engine_depth.set_function(lambda: self.engine_depth)
 
     # Orders ---------------------------------------------------------------------------------------------------------
 
@@ -208,6 +210,11 @@ class Gate:
     def service(self) -> float | None:
         """The measured service time in seconds."""
         return self._admission.service
+
+    @property
+    def saturation(self) -> float:
+        """The share of the places that is taken, from 0 to 1."""
+        return min(1.0, admission.depth(self._admission) / self._admission.limits.capacity)
 
     @property
     def engine_depth(self) -> int:

@@ -179,7 +179,7 @@ class Jobs:
         """Run the warm-up, outputs included, beside all orders; the id of its prompt. Raises its fault."""
         order = Order(self.name(), self._warmup, self._warmup_timeout)
         place = FreePlace(self._now())
-        uncounted = replace(self._means, metrics=Metrics())  # it is no job that anybody asked for
+        uncounted = replace(self._means, metrics=Metrics(), tracing=None)  # it is no job that anybody asked for
         run = Run(uncounted, order, place, self._means.inputs.stage(order), kept=True, alone=True)
         await run.carry()
         outcome = run.outcome.result()

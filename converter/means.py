@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from converter.link.engine import EngineLink
 from converter.media.inputs import Inputs
@@ -10,10 +11,15 @@ from converter.telemetry import Metrics
 from converter.warden import Warden
 from converter.watch import Watch
 
+if TYPE_CHECKING:
+    from converter.spans import Tracing
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What runs work with. `keep_bytes`: outputs of a kept job held in memory; `deliveries`: answers at once."""
+    """What runs work with. `keep_bytes`: outputs of a kept job held in memory; `deliveries`: answers at once;
+    `tracing`: None where no traces are wanted.
+    """
 
     link: EngineLink
     watch: Watch
@@ -24,3 +30,4 @@ class Means:
     metrics: Metrics
     max_attempts: int
     keep_bytes: int
+    tracing: "Tracing | None" = None

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from converter.alarm import Alarm
 from converter.chronicle import Chronicle
 from converter.core import deeds, evidence, job
 from converter.core.deeds import Effect, Event
@@ -29,6 +30,7 @@ from converter.means import Means
 from converter.media.deliver import describe
 from converter.media.inputs import Staging
 from converter.media.outputs import Item
+from converter.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +80,14 @@ class Run:
         self._interest = 0
         self._inbox: deque[Event] = deque()
         self._feeding = self._frees_memory = self.claimed = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(lambda: self.feed(evidence.Wake()))
         self._done = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._now = asyncio.get_running_loop().time
         self._begun_at = place.taken_at
         deadline = place.taken_at + order.timeout
         self._errands = Errands(means, order, staging)
+        self._trail = Trail(order, means.metrics, means.tracing)
         self._state, self._first = job.begin(
             deadline,
             means.max_attempts,
@@ -93,6 +96,7 @@ class Run:
             wanted=order.foreseen,
             begun=place.taken_at,
         )
+        self._trail.begin(self._state.phase)
         place.hold(self)
 
     # For the doors ---------------------------------------------------------------------------------------------------
@@ -122,6 +126,11 @@ class Run:
         """Bytes of outputs that are held in memory; texts are, too."""
         return sum(item.size for item in self.items if item.content is None or isinstance(item.content, bytes))
 
+    @property
+    def times(self) -> dict[str, float]:
+        """Seconds by part, so far."""
+        return job.timings(self._state, self._now())
+
     def status(self) -> dict[str, Any]:
         """The data of a `status` event: state, prompts that will run before, estimated seconds until the end."""
         estimate = self._place.estimate()
@@ -133,11 +142,10 @@ class Run:
 
     def document(self) -> dict[str, Any]:
         """The result without its outputs; or, of a job that has not ended, how far it is."""
-        times = job.timings(self._state, self._now())
         end = self._now() if self.ended_at is None else self.ended_at
         prompt = self._state.prompt
         document: dict[str, Any] = {"id": self.id, "status": self.state, "outputs": []}
-        document["timings"] = {name: round(seconds, 4) for name, seconds in times.items()}
+        document["timings"] = {name: round(seconds, 4) for name, seconds in self.times.items()}
         document["timings"]["total"] = round(end - self._begun_at, 4)
         document["engine"] = {"instance": self._errands.instance, "prompt_id": prompt.prompt_id if prompt else None}
         if self.order.inputs is not None:
@@ -210,9 +218,9 @@ class Run:
         now = self._now()
         if type(sound) is not Alive:
             self.chronicle.hear(sound, now)
+            self._trail.hear(sound)
         murmur = isinstance(sound, Alive | Advanced | Cached | Entered)
-        restless = self._alarm is not None and self._alarm.when() < now + MURMUR
-        if restless or not murmur or now - self._heard_at >= MURMUR:
+        if not murmur or now - self._heard_at >= MURMUR or self._alarm.rings_before(now + MURMUR):
             self._heard_at = now
             self.feed(sound)
 
@@ -250,19 +258,21 @@ class Run:
         self._feeding = True
         try:
             while self._inbox:
-                before = self._state.phase
-                self._state, effects = job.step(self._state, self._inbox.popleft(), self._now())
-                if self._state.phase is not before:
-                    log.debug("job %s", self._state.phase, extra={"job": self.id, "was": before.value})
+                before, now = self._state, self._now()
+                self._state, effects = job.step(before, self._inbox.popleft(), now)
+                moves = self._state.phase is not before.phase
+                if moves:
+                    spent = now - before.timings.since
+                    self._trail.move(before.phase, self._state.phase, spent, self._errands.instance)
                 for effect in effects:
                     self._perform(effect)
-                if self._state.phase is not before:
+                if moves:
                     self._announce()
         finally:
             self._feeding = False
         if self._state.phase is Phase.DONE:
             self._done.set()
-        self._set_alarm()
+        self._alarm.set(job.wake_at(self._state))
 
     async def carry(self) -> None:
         """Carry the job to its end."""
@@ -271,16 +281,17 @@ class Run:
                 self._group = group
                 for effect in self._first:
                     self._perform(effect)
-                self._set_alarm()
+                self._alarm.set(job.wake_at(self._state))
                 await self._done.wait()
                 for task in self._tasks:
                     task.cancel()
         finally:
-            self._drop_alarm()
+            self._alarm.drop()
             self._place.depart()
             self._means.link.forget(self._followed)
             if not self.outcome.done():
                 self._answer(Internal("the job was given up"))
+            self._trail.close()
         if self._frees_memory:
             await self._means.link.free_memory()
 
@@ -320,7 +331,7 @@ class Run:
                 self._means.link.renew_socket()
 
     def _spawn(self, work: Coroutine[Any, Any, Event | None]) -> None:
-        task = self._group.create_task(self._do(work))
+        task = self._group.create_task(self._do(work), context=self._trail.context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: work.close())  # which a task that is canceled at once has never begun
@@ -329,7 +340,7 @@ class Run:
         try:
             event = await work
         except Exception:  # a boundary: a mistake of ours ends this job, and never the replica
-            log.exception("a task of a job failed", extra={"job": self.id})
+            log.exception("a task of a job failed", extra=self._trail.about)
             for unknown in (evidence.Unanswered(), evidence.Unseen(), deeds.Withdrawn()):
                 self.feed(unknown)  # what the task was to tell, as far as anything waits for it
             event = deeds.Left(Internal("the service made a mistake with this job"))
@@ -361,14 +372,8 @@ class Run:
             return
         self.ended_at = self._now()
         self.outcome.set_result(outcome)
-        if isinstance(outcome, Fault):
-            log.info("job failed: %s", outcome.code, extra={"job": self.id, "detail": outcome.detail})
-        self._means.metrics.count_job(
-            outcome.code if isinstance(outcome, Fault) else "succeeded",
-            job.timings(self._state, self.ended_at),
-            self.ended_at - self._begun_at,
-            [item.size for item in self.items],
-        )
+        sizes = [item.size for item in self.items]
+        self._trail.end(outcome, self.times, self.ended_at - self._begun_at, sizes)
         self.chronicle.end(outcome)
         if (self.kept or self.claimed) and not isinstance(outcome, Fault):
             self.delivered()
@@ -376,23 +381,3 @@ class Run:
     def _announce(self) -> None:
         if self.chronicle.is_watched and not self.outcome.done():
             self.chronicle.status(self.status())
-
-    # The alarm -------------------------------------------------------------------------------------------------------
-
-    def _set_alarm(self) -> None:
-        """Arrange for `Wake` at the moment that the machine wants; an earlier alarm stays and is in vain."""
-        moment = job.wake_at(self._state) if self._state.phase is not Phase.DONE else None
-        if moment is None:
-            self._drop_alarm()
-        elif self._alarm is None or moment < self._alarm.when():
-            self._drop_alarm()
-            self._alarm = asyncio.get_running_loop().call_at(moment, self._wake)
-
-    def _wake(self) -> None:
-        self._alarm = None
-        self.feed(evidence.Wake())
-
-    def _drop_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None

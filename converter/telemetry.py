@@ -1,12 +1,14 @@
 """What the service tells of itself: log lines and metrics.
 
 When something is logged or counted is left to the others. A log record is an event's name and its fields, given by
-`extra`: `log.info("job ended", extra={"job": job_id, "seconds": 1.5})`. Invariants: no text that is logged can forge a
-line; label values come from closed sets, so that the number of series is bounded, and each exists from the start, at 0.
+`extra`: `log.info("job ended", extra={"job": job_id, "seconds": 1.5})`. Invariants: no text that is logged can forge
+a line, or tells the secret of a URL; label values come from closed sets, so that the number of series is bounded, and
+each exists from the start, at 0.
 """
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -60,9 +62,14 @@ _HANDLER = "converter"
 _TALKATIVE = ("asyncio", "PIL", "websockets")
 _RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+_SECRETS = re.compile(r"(\w://)(?:[^\s/?#\"'<>]*@)?([^\s?#\"'<>]*)([?#][^\s\"'<>]*)?")
+
 _BRIEF = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _LONG = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 95.0, 180.0, 300.0, 600.0, 1800.0, 3600.0)
 _SIZES = tuple(float(4**power) for power in range(5, 16))  # 1 KiB to 1 GiB
+
+
+_ENCODER = json.JSONEncoder(default=lambda value: redact(str(value)))
 
 
 class TextLines(logging.Formatter):
@@ -71,10 +78,10 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         source = "" if record.name.startswith("converter") else f"{record.name}: "
-        event = _escape(record.getMessage(), allowed=" =\"'")
-        fields = "".join(f" {key}={_escape(str(value))}" for key, value in _fields(record))
+        event = _escape(redact(record.getMessage()), allowed=" =\"'")
+        fields = "".join(f" {key}={_escape(redact(str(value)))}" for key, value in _fields(record).items())
         line = f"{moment}.{int(record.msecs):03d} {record.levelname:<7} {source}{event}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{redact(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class JsonLines(logging.Formatter):
@@ -84,16 +91,16 @@ class JsonLines(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        members = dict(_fields(record))
+        members = _fields(record)
         if record.exc_info:
-            members["exception"] = self.formatException(record.exc_info)
+            members["exception"] = redact(self.formatException(record.exc_info))
         head = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": redact(record.getMessage()),
         }
-        return json.dumps(head | members | head, default=str)
+        return _ENCODER.encode(head | members | head)
 
 
 def configure_logging(level: str, format: Literal["auto", "text", "json"], stream: TextIO | None = None) -> None:
@@ -117,8 +124,16 @@ def configure_logging(level: str, format: Literal["auto", "text", "json"], strea
     logging.captureWarnings(capture=True)
 
 
-def _fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    return ((key, value) for key, value in vars(record).items() if key not in _RECORD)
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    given = record.__dict__.items()
+    return {key: redact(value) if isinstance(value, str) else value for key, value in given if key not in _RECORD}
+
+
+def redact(text: str) -> str:
+    """The text, and in it no URL's credentials or query, which is where signatures and tokens are (RFC 3986)."""
+    return (
+        _SECRETS.sub(lambda found: f"{found[1]}{found[2]}{'?…' if found[3] else ''}", text) if "://" in text else text
+    )
 
 
 def _escape(text: str, allowed: str = "") -> str:
@@ -127,19 +142,7 @@ def _escape(text: str, allowed: str = "") -> str:
     return text if plain and text else json.dumps(text)
 
 
-class _WithoutCreated(Collector):
-    """A registry without the moments at which its series were created, which would add a third to the text."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-            yield metric
-
-
-class Metrics:
+class Metrics(Collector):
     """All metrics, in a registry of their own. Times are in seconds, sizes in bytes; set and counted by the others."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -159,17 +162,19 @@ class Metrics:
         def histogram(name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"converter_{name}", meaning, buckets=buckets, registry=registry)
 
-        self.waiting = gauge("waiting", "Jobs that wait for their turn")
-        self.running = gauge("running", "Jobs that the engine has")
-        self.capacity = gauge("capacity", "Jobs that are held at most")
+        self.waiting = gauge("waiting", "Jobs that are held and not at the engine")
+        self.running = gauge("running", "Jobs that are at the engine")
+        self.capacity = gauge("capacity", "Places: jobs that are held at once, at most")
         self.depth = gauge("depth", "Tickets, and prompts of others in the engine's queue")
+        self.saturation = gauge("saturation", "Depth as a share of the capacity, 0 to 1; at 1 orders are refused")
+        self.engine_depth = gauge("engine_depth", "Prompts that are given to the engine at once, at most")
         self.engine_up = gauge("engine_up", "1 while the engine answers")
         self.websocket_connected = gauge("websocket_connected", "1 while the engine's websocket is open")
         self._state = Gauge("converter_state", "1 for the present state", ("state",), registry=registry)
 
         self.jobs = counter("jobs", "Jobs that have ended", {"outcome": OUTCOMES})
         self.refusals = counter("refusals", "Orders that were not admitted", {"reason": REFUSALS})
-        self.engine_restarts = counter("engine_restarts", "Restarts of the engine")
+        self.engine_restarts = counter("engine_restarts", "Restarts of the engine, whoever restarted it")
         self.reconnects = counter("reconnects", "Times that the engine's websocket was opened again")
         self.looks = counter("looks", "Reads of the engine's queue and history to settle a doubt")
 
@@ -185,17 +190,24 @@ class Metrics:
         for each in STATES:
             self._state.labels(state=each).set(each == state)
 
-    def count_job(self, outcome: str, timings: Mapping[str, float], total: float, sizes: Iterable[int]) -> None:
-        """A job has ended; `timings` are seconds by phase, `sizes` the bytes of its outputs."""
+    def count_job(
+        self, outcome: str, times: Mapping[str, float], total: float, overhead: float, sizes: Iterable[int]
+    ) -> None:
+        """A job has ended; `times` are seconds by part, `sizes` the bytes of its outputs."""
         self.jobs.labels(outcome=outcome).inc()
-        waiting = timings["staging"] + timings["waiting"]
-        self.waiting_seconds.observe(waiting)
-        self.executing_seconds.observe(timings["executing"])
+        self.waiting_seconds.observe(times["staging"] + times["waiting"])
+        self.executing_seconds.observe(times["executing"])
         self.total_seconds.observe(total)
-        self.overhead_seconds.observe(max(0.0, total - waiting - timings["queued"] - timings["executing"]))
+        self.overhead_seconds.observe(overhead)
         for size in sizes:
             self.output_bytes.observe(size)
 
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, without the moments at which series were created, which would add a third to the text."""
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
     def text(self) -> bytes:
         """All metrics in Prometheus' text format, of type CONTENT_TYPE."""
-        return generate_latest(_WithoutCreated(self._registry))
+        return generate_latest(self)

@@ -74,6 +74,7 @@ class Watch:
         self._stall: str | None = None
         self._nudge = asyncio.Event()
         self._certain = asyncio.Event()
+        self._listened = False
 
     # What others tell -----------------------------------------------------------------------------------------------
 
@@ -86,8 +87,10 @@ class Watch:
     def socket_changed(self, *, connected: bool) -> None:
         """The websocket was opened or lost (`link.engine.Listener`). One that is lost may mean a restart."""
         self._metrics.websocket_connected.set(connected)
-        if not connected:
+        if connected and self._listened:
             self._metrics.reconnects.inc()
+        self._listened = True
+        if not connected:
             self._question()
         self._nudge.set()
 
@@ -161,6 +164,7 @@ class Watch:
 
     async def _identify(self, link: EngineLink, view: QueueView) -> None:
         if self.instance is not None and not await self._recognizes(link, view):
+            self._metrics.engine_restarts.inc()  # one of a child of ours is counted when it exits, and known by then
             self._gone("the engine has restarted", link)
         if self.instance is None:
             features = await link.client.features(timeout=self._staleness)

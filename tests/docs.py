@@ -12,13 +12,17 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client.metrics_core import Metric
+
 from converter import cli, errors
+from converter.telemetry import Metrics
 from engine.nodes.registry import list_nodes
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 ENGINE = ROOT / "docs" / "engine.md"
+METRICS = ROOT / "docs" / "metrics.md"
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -109,12 +113,38 @@ def nodes() -> str:
     return "\n".join(rows)
 
 
+def metrics() -> str:
+    """The table of metrics, under the names that a query has for them, and the buckets of the histograms."""
+    rows = ["| Metric | Type | Labels | Meaning |", "| --- | --- | --- | --- |"]
+    buckets: dict[str, list[str]] = {}
+    for metric in Metrics().collect():
+        if not metric.name.startswith("converter_"):
+            continue
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        rows.append(f"| `{name}` | {metric.type} | {_show_labels(metric)} | {metric.documentation} |")
+        if metric.type == "histogram":
+            edges = [sample.labels["le"] for sample in metric.samples if sample.name.endswith("_bucket")]
+            buckets.setdefault(", ".join(edge.removesuffix(".0") for edge in edges[:-1]), []).append(f"`{name}`")
+    rows += [f"\nBuckets of {', '.join(names)}: {edges}." for edges, names in buckets.items()]
+    return "\n".join(rows)
+
+
+def _show_labels(metric: Metric) -> str:
+    values: dict[str, list[str]] = {}
+    for sample in metric.samples:
+        for label, value in sample.labels.items():
+            if label != "le" and value not in values.setdefault(label, []):
+                values[label].append(value)
+    return "; ".join(f"`{label}`: {', '.join(f'`{value}`' for value in found)}" for label, found in values.items())
+
+
 def pages() -> dict[Path, str]:
     """Every document that has something generated in it, as it should be."""
     return {
         README: _fill(README, {"faults": faults(), "settings": settings()}),
         ARCHITECTURE: _fill(ARCHITECTURE, {package: modules(package) for package in ("converter", "engine")}),
         ENGINE: _fill(ENGINE, {"nodes": nodes()}),
+        METRICS: _fill(METRICS, {"metrics": metrics()}),
     }
 
 

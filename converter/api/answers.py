@@ -29,6 +29,9 @@ JOB_ID = web.RequestKey("job_id", str)
 KEY_NAME = web.RequestKey("key_name", str)
 """Where the name of the API key that a request came with is kept; callers without one are not told apart."""
 
+TIMES = web.RequestKey("times", Mapping[str, float])
+"""Where the times of the job that a request has waited for are kept: seconds, by `core.timing.PARTS`."""
+
 REPLAYED = web.RequestKey("replayed", bool)
 """Whether the answer was known before the request came."""
 

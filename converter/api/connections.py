@@ -38,7 +38,7 @@ class Connection(web.RequestHandler):
         request_id = uuid.uuid4().hex
         fault: InvalidRequest | Internal
         if status < 500:
-            log.debug("not HTTP: %s", message)
+            log.debug("not HTTP: %s", type(exc).__name__)  # the message quotes what was sent
             fault = InvalidRequest(
                 [{"pointer": "", "detail": "the request can't be read: it is not valid HTTP, or longer than is taken"}]
             )

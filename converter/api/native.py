@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, send_json, send_raw, stream
+from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, TIMES, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
+from converter.api.requests import Common, RunRequest, TemplateRequest
 from converter.core import admission
 from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.media import media_inputs
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, fill, schema
-from converter.core.workflow import MAX_DEPTH, UI_EXPORT, clip, is_deep
+from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound, QueueFull
 from converter.gate import Gate
 from converter.jobs import Jobs
@@ -38,62 +38,6 @@ LONG_TIMEOUT = 3600.0
 
 RETURNS = 16
 """Bodies that are read at once of callers whose key stands for a job: they take no place from anybody."""
-
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-
-class Outputs(BaseModel):
-    """`outputs` of a request: which are answered, and how."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    nodes: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
-    format: Literal["png", "jpeg", "webp"] | None = None
-    quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    delivery: Literal["inline"] = "inline"
-
-
-class Common(BaseModel):
-    """The fields that every request for work has."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    id: Id | None = None
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
-    outputs: Outputs = Outputs()
-    extra_data: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("extra_data")
-    @classmethod
-    def _check_depth(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if is_deep(value):
-            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-        return value
-
-
-class RunRequest(Common):
-    """The body of `POST /v1/run`."""
-
-    workflow: dict[str, Any]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_bare_workflow(cls, document: dict[str, Any]) -> dict[str, Any]:
-        """A file that was exported and sent as it is: one sentence instead of one for each node."""
-        if "workflow" not in document and document.keys() >= {"nodes", "links"}:
-            raise ValueError(UI_EXPORT)
-        nodes = (value for value in document.values() if isinstance(value, dict))
-        if "workflow" not in document and any("class_type" in node for node in nodes):
-            raise ValueError('this is a workflow itself: send it as {"workflow": ...}')
-        return document
-
-
-class TemplateRequest(Common):
-    """The body of `POST /v1/workflows/NAME`."""
-
-    inputs: dict[str, Any] = Field(default_factory=dict)
-
 
 B = TypeVar("B", bound=Common)
 
@@ -166,7 +110,9 @@ class Native:
                 run = self._jobs.recall(claim)
             if run is None:
                 ticket = ticket or stack.enter_context(self._gate.knock())  # the key has become free meanwhile
-                order = self._foresee(replace(compose(body, parts, preference), selection=selection, scope=scope), wish)
+                about = {"scope": scope, "request": request[REQUEST_ID]}
+                order = replace(compose(body, parts, preference), selection=selection, **about)
+                order = self._foresee(order, wish)
                 run = self._jobs.begin(order, ticket, alone=preference.respond_async, claim=claim)
             else:
                 request[REPLAYED] = run.outcome.done()
@@ -238,6 +184,8 @@ class Native:
     async def _conclude(self, request: web.Request, run: Run, wish: Wish, selection: Selection) -> web.StreamResponse:
         """The answer when the job has ended."""
         outcome = await asyncio.shield(run.outcome)
+        if not request.get(REPLAYED):
+            request[TIMES] = run.times
         if isinstance(outcome, Fault):
             run.told.set()
             raise outcome

@@ -26,6 +26,9 @@ a request has and this document has not are refused, while answers may get new o
 GET does, without the body.
 """
 
+ALWAYS = ("X-Request-Id", "Server-Timing")
+"""Headers of every answer."""
+
 
 class OpenApi:
     """The door of the document. `server` is the address at which this replica is reached, "" where it is not known."""
@@ -127,7 +130,7 @@ def _describe_body(shape: Schema, examples: Mapping[str, Any]) -> dict[str, Any]
 def _describe_answer(answer: Answer) -> dict[str, Any]:
     document: dict[str, Any] = {
         "description": answer.description,
-        "headers": _refer_to_headers("X-Request-Id", *answer.headers),
+        "headers": _refer_to_headers(*ALWAYS, *answer.headers),
     }
     if answer.content:
         document["content"] = {media: {"schema": shape} for media, shape in answer.content.items()}
@@ -140,7 +143,7 @@ def _describe_answer(answer: Answer) -> dict[str, Any]:
 def _describe_faults(status: int, kinds: Sequence[type[Fault]]) -> dict[str, Any]:
     """The answer of one status that one or more faults have."""
     narrowed = {"properties": {"status": {"const": status}, "code": {"enum": [kind.code for kind in kinds]}}}
-    headers = ["X-Request-Id"]
+    headers = [*ALWAYS]
     headers += ["Retry-After"] * all(kind.retry == "later" for kind in kinds)
     headers += ["x-should-retry"] * any(kind.retry == "never" for kind in kinds)
     headers += ["Idempotency-Replayed"] * (IdempotencyMismatch in kinds)
@@ -149,7 +152,7 @@ def _describe_faults(status: int, kinds: Sequence[type[Fault]]) -> dict[str, Any
 
 def _describe_other_faults() -> dict[str, Any]:
     about = "Any other fault, such as `method_not_allowed` or `internal`; every `code` is listed with the shape."
-    return _problem(about, refer("Problem"), ["X-Request-Id", "x-should-retry", "Allow"], located=False)
+    return _problem(about, refer("Problem"), [*ALWAYS, "x-should-retry", "Allow"], located=False)
 
 
 def _problem(description: str, shape: Schema, headers: Iterable[str], *, located: bool) -> dict[str, Any]:

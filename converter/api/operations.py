@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from converter.api.native import RunRequest, TemplateRequest
+from converter.api.requests import RunRequest, TemplateRequest
 from converter.api.schemas import BINARY, TEXT, Schema, refer
 from converter.core.template import Input, Template
 from converter.errors import (
@@ -99,6 +99,13 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 
 HEADERS: Mapping[str, Mapping[str, Any]] = {
     "X-Request-Id": {"required": True, "description": "The caller's, or a new one.", "schema": TEXT},
+    "Server-Timing": {
+        "required": True,
+        "description": "Milliseconds by part (W3C Server Timing): `total`, up to the head of the answer; where the "
+        "request has waited for a job, before it the job's `waiting`, `staging`, `queued`, `executing`, `collecting`, "
+        "and `overhead`, which is the converter's own.",
+        "schema": {"type": "string", "pattern": r"^([a-z]+;dur=[0-9.]+, )*total;dur=[0-9.]+$"},
+    },
     "X-Job-Id": {"description": "The job's id, where the body does not tell it.", "schema": TEXT},
     "Content-Disposition": {"description": "With the file's name, where the body is one file.", "schema": TEXT},
     "Idempotency-Replayed": {

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
-from converter.api.native import RunRequest, TemplateRequest
+from converter.api.requests import RunRequest, TemplateRequest
 from converter.core.job import Phase
 from converter.core.outputs import Kind
 from converter.core.readiness import State

@@ -9,34 +9,47 @@ import re
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from aiohttp import web
 
-from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, break_off, render
+from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, TIMES, break_off, render
 from converter.api.bodies import expect
 from converter.api.connections import Connection
+from converter.core.timing import overhead, server_timing
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
+
+if TYPE_CHECKING:
+    from converter.spans import RequestSpan, Tracing
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+CAME_AT = web.RequestKey("came_at", float)
+"""Where the moment at which a request's head was read is kept, by the loop's clock."""
+
 BEGUN = web.RequestKey("begun", bool)
 """Whether the head of an answer has been made: after that there can't be another."""
+
+TRACING = web.AppKey["Tracing | None"]("tracing")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
-def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web.Application:
+def make_app(
+    routes: Iterable[web.RouteDef], closing: Callable[[], bool], tracing: "Tracing | None" = None
+) -> web.Application:
     """The application of all doors. While `closing`, connections are not kept: their callers go elsewhere."""
+    now = asyncio.get_running_loop().time
 
     async def sign(request: web.Request, response: web.StreamResponse) -> None:
         request[BEGUN] = True
         response.headers["X-Request-Id"] = request.get(REQUEST_ID) or uuid.uuid4().hex
         response.headers["Server"] = "converter"
+        response.headers["Server-Timing"] = server_timing(now() - request.get(CAME_AT, now()), request.get(TIMES))
         if request.get(REPLAYED):
             response.headers["Idempotency-Replayed"] = "true"
         if closing():
@@ -44,6 +57,7 @@ def make_app(routes: Iterable[web.RouteDef], closing: Callable[[], bool]) -> web
             response.headers["Connection"] = "close"  # aiohttp has decided on this header before the hook runs
 
     app = web.Application(middlewares=[_answer_always])
+    app[TRACING] = tracing
     app.add_routes(
         web.route(route.method, route.path, route.handler, expect_handler=expect, **route.kwargs) for route in routes
     )
@@ -56,23 +70,50 @@ async def _answer_always(request: web.Request, handler: Handler) -> web.StreamRe
     """Name the request, and turn whatever is raised into the answer that the contract has for it."""
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-    begun = asyncio.get_running_loop().time()
-    status = 499
-    try:
-        response = await _respond(request, handler)
-        status = response.status
-        return response
-    finally:
-        if log.isEnabledFor(logging.INFO):
-            seconds = round(asyncio.get_running_loop().time() - begun, 4)
-            fields = {"method": request.method, "path": request.path, "status": status, "seconds": seconds}
-            about = {name: request[key] for name, key in (("job", JOB_ID), ("key", KEY_NAME)) if key in request}
-            log.log(_level(request.path), "request", extra={**fields, **about, "request": request[REQUEST_ID]})
+    request[CAME_AT] = asyncio.get_running_loop().time()
+    with _span(request) as span:
+        status = 499
+        try:
+            response = await _respond(request, handler)
+            status = response.status
+            return response
+        finally:
+            if span is not None:
+                span.answered(status, request[REQUEST_ID], request.get(JOB_ID))
+            if log.isEnabledFor(_level(request)):
+                _log_access(request, status, None if span is None else span.trace_id)
 
 
-def _level(path: str) -> int:
+def _span(request: web.Request) -> AbstractContextManager["RequestSpan | None"]:
+    """The request as a part of a trace, where traces are wanted and it is no probe."""
+    tracing = request.app[TRACING]
+    if tracing is None or _level(request) < logging.INFO:
+        return nullcontext()
+    resource = request.match_info.route.resource
+    return tracing.request(request.method, resource.canonical if resource else None, request.headers)
+
+
+def _log_access(request: web.Request, status: int, trace_id: str | None) -> None:
+    seconds = asyncio.get_running_loop().time() - request[CAME_AT]
+    fields: dict[str, Any] = {"method": request.method, "path": request.path, "status": status}
+    fields["seconds"] = round(seconds, 4)
+    if TIMES in request:
+        times = request[TIMES]
+        fields |= {part: round(value, 4) for part, value in times.items()}
+        fields["overhead"] = round(overhead(times, seconds), 4)
+    named = {
+        "job": request.get(JOB_ID),
+        "request": request[REQUEST_ID],
+        "key": request.get(KEY_NAME),
+        "trace": trace_id,
+    }
+    fields |= {name: value for name, value in named.items() if value is not None}
+    log.log(_level(request), "request", extra=fields)
+
+
+def _level(request: web.Request) -> int:
     """Probes come all the time and say nothing."""
-    return logging.DEBUG if path.endswith(("z", "/metrics", "/live", "/ready")) else logging.INFO
+    return logging.DEBUG if request.path.endswith(("z", "/metrics", "/live", "/ready")) else logging.INFO
 
 
 async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -53,6 +53,7 @@ from converter.core.events import Began, Entered, QueueView, Sight
 from converter.core.evidence import Broke, EngineGone, Evidence, Finished, News, Stopped, Vanished, Verdict, Wake
 from converter.core.failures import explain
 from converter.core.quarantine import KILLS
+from converter.core.timing import PARTS
 from converter.errors import (
     Canceled,
     DeadlineExceeded,
@@ -387,8 +388,7 @@ _BUCKETS: Mapping[Phase, str] = {
 def timings(job: Job, now: float) -> dict[str, float]:
     """Seconds by phase, the one that is under way included."""
     moment = _enter(job, Phase.DONE, now).timings
-    names = ("waiting", "staging", "queued", "executing", "collecting")
-    return {name: getattr(moment, name) for name in names}
+    return {part: getattr(moment, part) for part in PARTS}
 
 
 def _late(job: Job, now: float) -> Fault:

@@ -33,6 +33,7 @@ class Order:
     """One wish, valid in itself. `timeout` is in seconds, for the whole request, queueing included.
 
     `scope` is whose it is, by the name of an API key; "" where callers are not told apart.
+    `request` is the id of the request that it came with.
     `foreseen` are the output nodes that will answer, as far as the workflow shows it.
     `inputs` are those that a template was filled with, drawn seeds included; they are answered with the result.
     `media` are inputs, as (node id, input name), that name media though their node is no known loader.
@@ -50,3 +51,10 @@ class Order:
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
     inputs: Mapping[str, Any] | None = field(default=None, repr=False)
     scope: str = ""
+    request: str = ""
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What every log line about its job says: the ids of job and request, and the name of the API key."""
+        known = {"request": self.request, "key": self.scope}
+        return {"job": self.id} | {name: value for name, value in known.items() if value}

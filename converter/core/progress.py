@@ -6,7 +6,18 @@ Invariant: `value` is between 0 and 1 and never goes back, also when the prompt 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from converter.core.events import Advanced, Cached, Entered, Executed, NodeProgress, Sound, Succeeded
+from converter.core.events import (
+    Advanced,
+    Cached,
+    Entered,
+    Executed,
+    Failed,
+    Interrupted,
+    NodeProgress,
+    Released,
+    Sound,
+    Succeeded,
+)
 
 
 class Progress(NamedTuple):
@@ -91,6 +102,16 @@ def node_class(state: Progress, workflow: Mapping[str, Any]) -> str | None:
     """The class of the node that runs, as far as is known."""
     node = workflow.get(state.node_id) if state.node_id is not None else None
     return node.get("class_type") if isinstance(node, Mapping) else None
+
+
+def running_node(node_id: str | None, sound: Sound) -> str | None:
+    """The node that runs once a sound is heard, after `node_id`. One gives way to the next; the end has none."""
+    match sound:
+        case Entered(entered):
+            return entered
+        case Succeeded() | Interrupted() | Released() | Failed(midway=False):
+            return None
+    return node_id
 
 
 def snapshot(state: Progress, workflow: Mapping[str, Any]) -> dict[str, Any]:

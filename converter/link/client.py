@@ -9,9 +9,9 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import IO, Any, Literal, ParamSpec, Self, TypeVar
 from urllib.parse import quote
 
@@ -25,6 +25,8 @@ from aiohttp import (
     DummyCookieJar,
     FormData,
     TCPConnector,
+    TraceConfig,
+    TraceRequestStartParams,
 )
 from yarl import URL
 
@@ -87,12 +89,17 @@ DEFAULT_LIMITS = Limits()
 class EngineClient:
     """HTTP client of one engine at `url` (which may have a path). An async context manager, to be entered once.
 
-    `timeout` is in seconds, for the whole call; None means `limits.answer`. Every call may raise `Unreachable` and
-    `Unanswered`.
+    `inject` adds headers to every request. `timeout` is in seconds, for the whole call; None means `limits.answer`.
+    Every call may raise `Unreachable` and `Unanswered`.
     """
 
     def __init__(
-        self, url: str, limits: Limits = DEFAULT_LIMITS, *, clock: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        inject: Callable[[MutableMapping[str, str]], None] | None = None,
     ) -> None:
         self._base = str(URL(url)).rstrip("/")
         self._clock = clock
@@ -100,6 +107,7 @@ class EngineClient:
         self._streaming = ClientTimeout(
             total=None, connect=limits.connect, sock_connect=limits.connect, sock_read=limits.stall
         )
+        self._observers = [] if inject is None else [_observe(inject)]
         self._prompt = self._at("/prompt")
         self._queue = self._at("/queue")
 
@@ -111,6 +119,7 @@ class EngineClient:
             timeout=ClientTimeout(total=None, connect=limits.connect, sock_connect=limits.connect),
             headers={"Accept-Encoding": "identity"},
             skip_auto_headers=("User-Agent", "Accept"),
+            trace_configs=self._observers,
             cookie_jar=DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -263,7 +272,7 @@ class View:
         if response.status != 200 or response.headers.get("Content-Encoding"):
             response.close()
             if response.status == 404:
-                raise Missing(self._url.path_qs)
+                raise Missing(self._url.path)
             raise Unanswered(f"{self._url.path}: status {response.status}, or an encoded file")
         self._response = response
         self.size = response.content_length
@@ -282,7 +291,16 @@ class View:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except (ClientError, OSError) as error:
-            raise Truncated(f"{self._url.path_qs}: {error!r}") from error
+            raise Truncated(f"{self._url.path}: {error!r}") from error
+
+
+def _observe(inject: Callable[[MutableMapping[str, str]], None]) -> TraceConfig:
+    async def begin(session: ClientSession, context: SimpleNamespace, started: TraceRequestStartParams) -> None:
+        inject(started.headers)
+
+    observer = TraceConfig()
+    observer.on_request_start.append(begin)
+    return observer
 
 
 def _trouble(url: URL, error: Exception) -> LinkError:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from converter.errors import Fault
-from converter.telemetry import CONTENT_TYPE, OUTCOMES, REFUSALS, STATES, Metrics, configure_logging
+from converter.telemetry import CONTENT_TYPE, OUTCOMES, REFUSALS, STATES, Metrics, configure_logging, redact
 
 log = logging.getLogger("converter.test")
 
@@ -101,6 +101,35 @@ def test_frames_of_callers_are_not_logged_at_level_debug() -> None:
     configure_logging("error", "text", stream)
     logging.getLogger("websockets.client").info("connection open")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no URL at all: a?b=c user:pass@host", "no URL at all: a?b=c user:pass@host"),
+        ("at http://host:80/a/b.png.", "at http://host:80/a/b.png."),
+        ("at https://u:p@host/a?X-Sig=1&b=2 and on", "at https://host/a?… and on"),
+        ("'https://u:p@ss@host/a#token=1'", "'https://host/a?…'"),
+        ("redis://:p@host:6379/0, s3://k:s@b/x", "redis://host:6379/0, s3://b/x"),
+        ('{"url": "https://host/?q=1"}', '{"url": "https://host/?…"}'),
+        ("http://host/~me@here?x", "http://host/~me@here?…"),
+    ],
+)
+def test_addresses_are_told_without_their_secrets(text: str, told: str) -> None:
+    assert redact(text) == told
+
+
+def test_no_place_in_a_record_keeps_a_secret() -> None:
+    url = "https://u:hunter2@host/?key=hunter2"
+    for form in ("json", "text"):
+        stream = io.StringIO()
+        configure_logging("info", form, stream)
+        try:
+            raise ValueError(url)
+        except ValueError as error:
+            log.exception("at %s", url, extra={"url": url, "object": error})
+        assert stream.getvalue().count("https://host/?…") + stream.getvalue().count("https://host/?\\u2026") == 4
+        assert "hunter2" not in stream.getvalue()
 
 
 def test_warnings_are_log_lines() -> None:

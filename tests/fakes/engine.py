@@ -37,12 +37,16 @@ PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came; `path` without the `/api` prefix, `body` parsed where it was JSON."""
+    """One request as it came; `path` without the `/api` prefix, `body` parsed where it was JSON.
+
+    `trace` is its `traceparent`.
+    """
 
     method: str
     path: str
     query: dict[str, str] = field(default_factory=dict)
     body: Any = None
+    trace: str = ""
 
 
 class Refusal(asyncio.Protocol):
@@ -262,7 +266,8 @@ class FakeEngine:
     # ---- what routes need
 
     def note_request(self, request: web.Request, body: Any) -> None:
-        self.requests.append(Asked(request.method, _path(request), dict(request.query), body))
+        trace = request.headers.get("traceparent", "")
+        self.requests.append(Asked(request.method, _path(request), dict(request.query), body, trace))
         self._changes.notify()
 
     def holds_request(self, request: web.Request) -> bool:

@@ -15,12 +15,14 @@ from converter.core.events import (
     Cached,
     Entered,
     Executed,
+    Failed,
+    Interrupted,
     NodeProgress,
     Released,
     Sound,
     Succeeded,
 )
-from converter.core.progress import Progress, begin, hear, restart, snapshot
+from converter.core.progress import Progress, begin, hear, restart, running_node, snapshot
 from converter.link.wire import Message, parse
 from tests.fakes import recordings
 
@@ -188,3 +190,23 @@ def test_recorded_runs_never_go_back_and_end_at_the_whole(name: str) -> None:
             after = states[told.prompt_id] = hear(before, told.sound)
             assert before.value <= after.value <= 1.0
             assert after.value == 1.0 or not isinstance(told.sound, Succeeded)
+
+
+@pytest.mark.parametrize(
+    ("before", "sound", "after"),
+    [
+        (None, Entered("1"), "1"),
+        ("1", Entered("2"), "2"),
+        ("1", Entered("1"), "1"),
+        ("1", Executed("1", None), "1"),
+        ("1", Cached(("2",)), "1"),
+        ("1", Failed("1", "C", "", "", midway=True), "1"),
+        ("1", Failed("1", "C", "", ""), None),
+        ("1", Interrupted("1"), None),
+        ("1", Succeeded(), None),
+        ("1", Released(), None),
+        (None, Began(), None),
+    ],
+)
+def test_one_node_runs_until_the_next_one_or_the_end(before: str | None, sound: Sound, after: str | None) -> None:
+    assert running_node(before, sound) == after

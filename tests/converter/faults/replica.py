@@ -20,6 +20,7 @@ from multidict import CIMultiDictProxy
 
 from converter.app import Replica, run_replica
 from converter.settings import load
+from converter.spans import Tracing
 from tests.fakes.pictures import color_of
 
 PATIENCE = 30.0
@@ -251,13 +252,15 @@ async def give_up(task: asyncio.Task[Reply]) -> None:
 
 
 @asynccontextmanager
-async def converter(engine_url: str, *, wait: bool = True, **settings: Any) -> AsyncIterator[Caller]:
+async def converter(
+    engine_url: str, *, wait: bool = True, tracing: Tracing | None = None, **settings: Any
+) -> AsyncIterator[Caller]:
     """A converter with these settings (by name), attached to the engine; ready, unless `wait` is false."""
     loaded = load({"engine_url": engine_url, "port": 0, **settings}, {})
     connector = TCPConnector(limit=0)
     failure: Exception | None = None
     async with (
-        run_replica(loaded, {}) as replica,
+        run_replica(loaded, {}, tracing) as replica,
         ClientSession(connector=connector, timeout=ClientTimeout(total=90)) as session,
     ):
         caller = Caller(replica, session)

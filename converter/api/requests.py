@@ -1,0 +1,65 @@
+"""The documents of requests for work: their fields, types and limits.
+
+Leaves reading them to `bodies`, and what they mean to `native`. Invariant: an unknown field is an error.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from converter.core.workflow import MAX_DEPTH, UI_EXPORT, is_deep
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Outputs(BaseModel):
+    """`outputs` of a request: which are answered, and how."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    nodes: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
+    format: Literal["png", "jpeg", "webp"] | None = None
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    delivery: Literal["inline"] = "inline"
+
+
+class Common(BaseModel):
+    """The fields that every request for work has."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Id | None = None
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    outputs: Outputs = Outputs()
+    extra_data: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("extra_data")
+    @classmethod
+    def _check_depth(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if is_deep(value):
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        return value
+
+
+class RunRequest(Common):
+    """The body of `POST /v1/run`."""
+
+    workflow: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_bare_workflow(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """A file that was exported and sent as it is: one sentence instead of one for each node."""
+        if "workflow" not in document and document.keys() >= {"nodes", "links"}:
+            raise ValueError(UI_EXPORT)
+        nodes = (value for value in document.values() if isinstance(value, dict))
+        if "workflow" not in document and any("class_type" in node for node in nodes):
+            raise ValueError('this is a workflow itself: send it as {"workflow": ...}')
+        return document
+
+
+class TemplateRequest(Common):
+    """The body of `POST /v1/workflows/NAME`."""
+
+    inputs: dict[str, Any] = Field(default_factory=dict)
