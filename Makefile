@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos docs clean FORCE
+.PHONY: help run test check bench chaos fleet docs clean FORCE
 .SUFFIXES:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make check    style, types, and the rules of the architecture'
 	@echo 'make bench    measure what the converter costs (about five minutes); ARGS adds flags'
 	@echo 'make chaos    everything goes wrong under load: N=$(N) orders, twice; SEED=$(SEED); ARGS adds flags'
+	@echo 'make fleet    three replicas behind each load balancer, with figures (about twenty minutes)'
 	@echo 'make docs     write what is generated in README.md and docs/ anew'
 	@echo 'make clean    remove $(VENV), caches and builds'
 	@echo
@@ -51,6 +52,9 @@ bench: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.e2e.chaos --orders $(N) --seed $(SEED) $(ARGS)
+
+fleet: $(VENV)/.dev
+	@FLEET=full exec $(BIN)/pytest -q -s tests/e2e/test_fleet.py $(ARGS)
 
 docs: $(VENV)/.dev
 	@$(BIN)/python -m tests.docs

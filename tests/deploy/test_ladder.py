@@ -27,7 +27,7 @@ NUMBERS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
         r"client_body_buffer_size": "retry-size",
         r"client_header_timeout": "headers",
         r"(?:client_body|proxy_send)_timeout": "body",
-        r"keepalive_timeout": "idle",
+        r"keepalive_timeout (?=[1-9])": "idle",
         r"proxy_connect_timeout": "connect",
         r"proxy_read_timeout": "balancer",
         r"max_fails=1 fail_timeout=": ("back-off", "probe"),
