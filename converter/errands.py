@@ -124,7 +124,7 @@ class Errands:
             record = None if running or pending else await _read_record(self._means, prompt_id)
         except LinkError as error:
             log.debug("a look failed: %s", error, extra=self._order.about)
-            return evidence.Unseen()
+            return evidence.Unseen(unreachable=isinstance(error, Unreachable))
         return Sight(view.asked_at, running, pending, record)
 
     async def check_instance(self) -> Event:

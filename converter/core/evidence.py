@@ -109,7 +109,9 @@ class SocketBack:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """A look failed: the engine did not answer."""
+    """A look failed. `unreachable`: nobody listens where the engine should; else it may only be slow, or at fault."""
+
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +194,8 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
             return _look(state._replace(unbroken=False), now) if state.unbroken else (state, False)
         case Sight() if state.looking:
             return _weigh(state._replace(looking=False), news, now)
-        case Unseen() if state.looking:
-            lost = state.gone and state.known
+        case Unseen(unreachable) if state.looking:
+            lost = unreachable and state.gone and state.known
             return (_vanish(state, now), False) if lost else _retry(state._replace(looking=False), now)
         case Wake():
             return _look(state, now) if state.wake_at is not None and now >= state.wake_at else (state, False)

@@ -237,8 +237,8 @@ def _conclude(job: Job, verdict: Verdict, now: float) -> tuple[Job, Effects]:
             fault = explain(failure)
             job, effects = _end(job, fault, now)
             return job, (*effects, FreeMemory()) if isinstance(fault, OutOfMemory) else effects
-        case Stopped() if job.endangered and job.attempt < job.max_attempts + job.fresh:
-            return _requeue(job, now, alone=False)
+        case Stopped() if job.endangered:
+            return _again(job, now, alone=False)
         case Stopped():
             return _end(job, Canceled("the prompt was interrupted at the engine by someone else"), now)
         case Vanished() if job.prompt is not None and job.prompt.gone:
@@ -257,7 +257,7 @@ def _check(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
         case InstanceChecked() if isinstance(verdict, Vanished) and verdict.begun:
             return _end(job, EngineFailed("the engine ran the workflow but holds no record of how it ended"), now)
         case InstanceChecked():
-            return _end(job, Canceled("the prompt was removed from the engine's queue by someone else"), now)
+            return _end(job, Canceled("the prompt is gone from the engine's queue: someone else has removed it"), now)
     return job, ()
 
 
@@ -277,7 +277,7 @@ def _crashed(job: Job, now: float) -> tuple[Job, Effects]:
 
 def _again(job: Job, now: float, *, alone: bool, crashed: bool = False) -> tuple[Job, Effects]:
     if job.attempt >= job.max_attempts + job.fresh:
-        return _end(job, EngineFailed(f"the engine failed under this job {job.attempt} times"), now)
+        return _end(job, EngineFailed(f"the engine lost the prompt of this job {job.attempt} times"), now)
     return _requeue(job, now, alone=alone, crashed=crashed)
 
 

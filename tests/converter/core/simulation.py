@@ -31,7 +31,10 @@ from converter.core.events import (
 from converter.core.evidence import Accepted, Unanswered, Unseen
 
 AHEAD = "ahead"
-"""A stranger's prompt; every other one is ours."""
+"""A stranger's prompt in the queue; every other one there is ours."""
+
+FOREIGN = "foreign"
+"""A prompt of which nothing is known but messages."""
 
 End = Literal["success", "silent", "failed", "blocked", "cycle"]
 Post = Literal["answered", "answer slow", "answer lost", "lost", "late"]
@@ -43,9 +46,13 @@ class Plan:
     """What will happen; seconds. Moments count from the submission, None is never.
 
     end: how our prompt ends if nobody meddles ("silent": without ui output). post: "late" is queued only after it was
-    given up. ahead: how long a stranger's prompt before ours runs. gap: between the queue and the history.
-    cut: the socket breaks, which is noticed `notice` later. slow: what HTTP takes. stall: nothing is answered before.
-    crash: noticed `notice` after the engine is back, or at once if `supervised`.
+    given up. ahead: how long a stranger's prompt before ours runs. gap: between the queue and the history. evicted: no
+    record of ours is ever there; cleared: all records that there are go. twice, foreign: each message comes twice, and
+    after the same one of another prompt. deaf: the socket stays open and silent, as one does when another client takes
+    its id. cut: the socket breaks, which is noticed `notice` later. slow: what HTTP takes. stall: nothing is answered
+    before; broken: all is answered 500. deleted, interrupted: somebody clears the queue, or stops what runs. hung: the
+    worker does nothing more, from the start until the crash. crash: noticed `notice` after the engine is back, or at
+    once if `supervised`.
     """
 
     seed: int = 0
@@ -56,21 +63,33 @@ class Plan:
     latency: float = 0.001
     gap: float = 0.0
     evicted: bool = False
+    cleared: float | None = None
     twice: bool = False
+    foreign: bool = False
     deaf: float | None = None
     cut: float | None = None
     notice: float = 0.0
     slow: float = 0.002
     stall: tuple[float, float] | None = None
+    broken: tuple[float, float] | None = None
     deleted: float | None = None
     interrupted: float | None = None
+    hung: bool = False
     crash: float | None = None
     down: float = 1.0
     supervised: bool = False
     views: bool = True
 
+    @property
+    def quiet_at(self) -> float:
+        """The moment after which nothing more befalls the engine, but for the work that it has."""
+        moments = [self.deaf, self.cut, self.deleted, self.interrupted, self.cleared, self.crash]
+        spans = [sum(self.stall or ()), sum(self.broken or ())]
+        return max(spans + [moment for moment in moments if moment is not None]) + self.notice + self.down
+
 
 MOMENTS = st.one_of(st.none(), st.sampled_from([0.0, 0.001, 0.003, 0.05, 0.1, 0.101, 0.5, 2.0, 6.0]), st.floats(0, 12))
+SPANS = st.tuples(st.floats(0, 9), st.sampled_from([0.3, 2.0, 7.0]))
 PLANS = st.builds(
     Plan,
     seed=st.integers(0, 2**32),
@@ -81,14 +100,18 @@ PLANS = st.builds(
     latency=st.sampled_from([0.0, 0.001, 0.02]),
     gap=st.sampled_from([0.0, 0.0, 0.004, 0.3, 1.2]),
     evicted=st.sampled_from([False, False, False, True]),
+    cleared=st.one_of(st.none(), st.none(), MOMENTS),
     twice=st.booleans(),
+    foreign=st.booleans(),
     deaf=MOMENTS,
     cut=MOMENTS,
     notice=st.sampled_from([0.0, 0.3, 4.0]),
     slow=st.sampled_from([0.0, 0.002, 0.4]),
-    stall=st.one_of(st.none(), st.none(), st.tuples(st.floats(0, 9), st.sampled_from([0.3, 2.0, 7.0]))),
+    stall=st.one_of(st.none(), st.none(), SPANS),
+    broken=st.one_of(st.none(), st.none(), SPANS),
     deleted=st.one_of(st.none(), MOMENTS),
     interrupted=st.one_of(st.none(), MOMENTS),
+    hung=st.sampled_from([False, False, False, True]),
     crash=st.one_of(st.none(), st.none(), MOMENTS),
     down=st.sampled_from([0.0, 0.5, 5.0]),
     supervised=st.booleans(),
@@ -151,21 +174,27 @@ class Engine:
         if plan.cut is not None:
             after(plan.cut, self._cut)
         if plan.deleted is not None:
-            after(plan.deleted, self._meddle(self.delete))
+            after(plan.deleted, self._clear_queue)
         if plan.interrupted is not None:
-            after(plan.interrupted, self._meddle(self.interrupt))
+            after(plan.interrupted, self.stop_ours)
+        if plan.cleared is not None:
+            after(plan.cleared, self._clear_history)
         if plan.crash is not None:
             after(plan.crash, self._crash)
 
-    def _meddle(self, act: Callable[[str], None]) -> Deed:
-        """What a stranger does to whatever of ours is there."""
+    # What others do -------------------------------------------------------------------------------------------------
 
-        def meddle() -> None:
-            for prompt_id in [self.running, *self.pending]:
-                if prompt_id is not None and prompt_id != AHEAD:
-                    act(prompt_id)
+    def _clear_queue(self) -> None:
+        for prompt_id in list(self.pending):
+            self.delete(prompt_id)
 
-        return meddle
+    def _clear_history(self) -> None:
+        self.records = {}
+
+    def stop_ours(self) -> None:
+        """An interrupt that is not meant for the prompt of ours that runs, and hits it."""
+        if self.running is not None and self.running != AHEAD:
+            self.interrupt(self.running)
 
     # HTTP -----------------------------------------------------------------------------------------------------------
 
@@ -200,15 +229,16 @@ class Engine:
         asked_at = self.clock.now
 
         def read_queue() -> None:
-            if not self.alive:
-                self.clock.after(self._trip(), lambda: reply(Unseen()))
+            if self._fails():
+                failed = Unseen(unreachable=not self.alive)
+                self.clock.after(self._trip(), lambda: reply(failed))
                 return
             running, pending = prompt_id == self.running, prompt_id in self.pending
             self.clock.after(self._trip(), lambda: read_history(running, pending))
 
         def read_history(running: bool, pending: bool) -> None:
-            if not self.alive:
-                reply(Unseen())
+            if self._fails():
+                reply(Unseen(unreachable=not self.alive))
                 return
             record = None if running or pending else self.records.get(prompt_id)
             self.clock.after(self._trip(), lambda: reply(Sight(asked_at, running, pending, record)))
@@ -216,11 +246,11 @@ class Engine:
         self.clock.after(self._trip(), read_queue)
 
     def view(self, reply: Callable[[QueueView], None]) -> None:
-        """`GET /queue`; a dead engine is not heard of."""
+        """`GET /queue`; of one that fails nothing is heard."""
         asked_at = self.clock.now
 
         def read() -> None:
-            if self.alive:
+            if not self._fails():
                 view = QueueView(asked_at, () if self.running is None else (self.running,), tuple(self.pending))
                 self.clock.after(self._trip(), lambda: reply(view))
 
@@ -230,7 +260,7 @@ class Engine:
         """Delete or interrupt, whichever fits; it may come too early or too late for either."""
 
         def act() -> None:
-            if self.alive:
+            if not self._fails():
                 self.delete(prompt_id)
                 self.interrupt(prompt_id)
             self.clock.after(self._trip(), reply)
@@ -252,6 +282,11 @@ class Engine:
         if prompt_id == self.running:
             self._flags.add(prompt_id)
 
+    def _fails(self) -> bool:
+        """Whether there is no answer, or a 500."""
+        broken = self.plan.broken
+        return not self.alive or (broken is not None and broken[0] <= self.clock.now < sum(broken))
+
     def _trip(self) -> float:
         """One way of a request or its answer."""
         trip, stall = self.chance.uniform(0, self.plan.slow), self.plan.stall
@@ -267,6 +302,8 @@ class Engine:
             self.ran.append(prompt_id)
             self._tell(prompt_id, Began())
             self._tell(prompt_id, Cached(()))
+            if self.plan.hung and self.plan.crash is not None and self.generation == 1:
+                return
             nodes = self.plan.nodes if prompt_id != AHEAD else (self.plan.ahead or 0.0,)
             self._run(prompt_id, nodes, {}, self.generation)
 
@@ -322,13 +359,17 @@ class Engine:
     # The socket and the end ------------------------------------------------------------------------------------------
 
     def _tell(self, prompt_id: str, sound: Sound) -> None:
-        socket = self._heard_by.get(prompt_id)
+        """Most is told to the socket under which the prompt was submitted; progress and interrupts are told to all."""
+        to_all = isinstance(sound, Alive | Interrupted)
+        socket = self.socket if to_all else self._heard_by.get(prompt_id)
         if socket is None or socket != self.socket or self._deaf:
             return
         self._arrived = max(self._arrived, self.clock.now + self.chance.uniform(0, self.plan.latency))
 
         def deliver() -> None:
             if socket == self.socket:
+                if self.plan.foreign:
+                    self.hear(FOREIGN, sound)
                 self.hear(prompt_id, sound)
 
         for _ in range(1 + self.plan.twice):

@@ -65,6 +65,7 @@ CANCELED = errors.Canceled("by request")
 REFUSED = errors.InvalidWorkflow("no")
 DEADLINE = 95.0
 CLOSED = [LetGo(None), Depart()]
+AWAY = Unseen(unreachable=True)
 
 
 class Life:
@@ -240,7 +241,7 @@ def test_a_prompt_may_be_heard_before_its_submission_is_answered() -> None:
 def test_only_what_was_heard_to_begin_in_a_first_attempt_measures_the_engine() -> None:
     unheard = Life(Turn("p", listening=False), Unanswered())
     assert LetGo(None) in unheard.see(record=RECORD)
-    second = Life(TURN, Accepted(), EngineGone(), Unseen(), Turn("q", listening=True), Accepted(), *RAN)
+    second = Life(TURN, Accepted(), EngineGone(), AWAY, Turn("q", listening=True), Accepted(), *RAN)
     assert second.demanded[-2] == LetGo(None)
 
 
@@ -367,27 +368,27 @@ def test_a_socket_that_was_silent_about_the_end_is_renewed() -> None:
 def test_a_prompt_that_was_at_the_engine_at_the_crash_is_a_suspect_and_runs_again_alone() -> None:
     for life in (running(), queued()):
         assert life.tell(EngineGone()) == [Look("p")]
-        assert life.tell(Unseen()) == [LetGo(None), Requeue(alone=True, crashed=True)]
+        assert life.tell(AWAY) == [LetGo(None), Requeue(alone=True, crashed=True)]
         assert life.phase is Phase.WAITING
         assert life.tell(Turn("q", listening=False)) == [Submit("q", fresh=False)]
 
 
 def test_who_kills_the_engine_while_alone_is_blamed_and_refused_after_the_second_time() -> None:
     life = running(max_attempts=10)
-    assert Blame() not in life.tell(EngineGone(), Unseen()), "it was not alone"
-    assert life.tell(Turn("q", listening=True), Accepted(), EngineGone(), Unseen())[-3:] == [
+    assert Blame() not in life.tell(EngineGone(), AWAY), "it was not alone"
+    assert life.tell(Turn("q", listening=True), Accepted(), EngineGone(), AWAY)[-3:] == [
         Blame(),
         LetGo(None),
         Requeue(alone=True, crashed=True),
     ]
-    effects = life.tell(Turn("r", listening=True), Accepted(), EngineGone(), Unseen())
+    effects = life.tell(Turn("r", listening=True), Accepted(), EngineGone(), AWAY)
     assert effects[-4:] == [Blame(), Answer(life.fault), *CLOSED]
     assert isinstance(life.fault, errors.InvalidWorkflow)
 
 
 def test_who_was_near_a_death_stays_alone() -> None:
     life = running()
-    life.tell(EngineGone(), Unseen())
+    life.tell(EngineGone(), AWAY)
     assert life.tell(Turn("q", listening=True), Unreached()) == [
         Submit("q", fresh=False),
         LetGo(None),
@@ -412,8 +413,8 @@ def test_a_crash_while_the_submission_is_under_way_waits_for_its_answer() -> Non
 
 def test_an_engine_that_fails_too_often_has_failed() -> None:
     life = Life(max_attempts=2)
-    life.tell(TURN, Accepted(), EngineGone(), Unseen())
-    assert life.tell(Turn("q", listening=True), Accepted(), EngineGone(), Unseen())[-3:] == [
+    life.tell(TURN, Accepted(), EngineGone(), AWAY)
+    assert life.tell(Turn("q", listening=True), Accepted(), EngineGone(), AWAY)[-3:] == [
         Answer(life.fault),
         *CLOSED,
     ]
@@ -567,7 +568,7 @@ def test_a_look_from_before_the_prompt_was_heard_does_not_end_the_job() -> None:
 def test_an_engine_that_is_gone_has_let_go() -> None:
     life = running()
     life.tell(Left(CANCELED))
-    assert life.tell(EngineGone(), Unseen()) == [Look("p"), *CLOSED]
+    assert life.tell(EngineGone(), AWAY) == [Look("p"), *CLOSED]
 
 
 def test_a_success_that_comes_first_ends_the_job_as_it_was_answered() -> None:
@@ -590,7 +591,7 @@ def test_one_of_ours_that_our_own_interrupt_hit_is_run_again() -> None:
     assert not life.state.endangered
     life.tell(Turn("q", listening=True), Accepted(), Began(), Endangered())
     interrupt(life)
-    assert isinstance(life.fault, errors.Canceled), "not for ever"
+    assert isinstance(life.fault, errors.EngineFailed), "not for ever, and it was nobody else"
 
 
 def test_one_that_somebody_else_interrupts_is_not_run_again() -> None:
