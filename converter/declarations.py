@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -75,24 +74,6 @@ def setting(default: Any, meaning: str, *, shown: str = "", secret: bool = False
     given = {"default_factory": default} if callable(default) else {"default": default}
     extra: JsonDict = {"shown": shown, "secret": secret}
     return Field(**given, **limits, description=meaning, json_schema_extra=extra, repr=not secret)
-
-
-def parse_url(value: str) -> str:
-    """An http(s) address without credentials, query and fragment, and without a slash at its end."""
-    if not value.isprintable() or " " in value:
-        raise ValueError("must not contain spaces or control characters")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an address such as http://127.0.0.1:8188")
-    if "@" in parts.netloc:
-        raise ValueError("must not contain credentials")
-    if parts.query or parts.fragment:
-        raise ValueError("must not have a query or a fragment")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("must have a port from 0 to 65535, or none") from None
-    return value.rstrip("/")
 
 
 def _parse_command(value: object) -> object:

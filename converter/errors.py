@@ -5,7 +5,7 @@ itself: the doors render it. Its detail is written for the caller: no internal t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, cast
 
 Retry = Literal["never", "same", "later"]
 """never: this request can't succeed; same: it may be sent again as it is; later: after `Retry-After`."""
@@ -18,9 +18,9 @@ class Fault(Exception):
     `retry_after` is in seconds.
     """
 
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal"
-    title: ClassVar[str] = "Internal error"
+    status: int = 500
+    code: str = "internal"
+    title: str = "Internal error"
     retry: Retry = "same"
 
     def __init__(self, detail: str, *, retry_after: int | None = None, **extensions: Any) -> None:
@@ -58,7 +58,11 @@ class InvalidRequest(Fault):
     def __init__(self, problems: Sequence[Mapping[str, str]]) -> None:
         listed = "; ".join(f"{p['pointer'] or 'body'}: {p['detail']}" for p in problems)
         super().__init__(listed, problems=[dict(p) for p in problems])
-        self.problems = problems
+
+    @property
+    def problems(self) -> Sequence[Mapping[str, str]]:
+        """What is wrong, in the order of the request."""
+        return cast("Sequence[Mapping[str, str]]", self.extensions.get("problems", ()))
 
 
 class TooLarge(Fault):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+from converter.core.address import parse_url
 from converter.declarations import (
     Address,
     Command,
@@ -27,7 +28,6 @@ from converter.declarations import (
     Tag,
     Text,
     describe,
-    parse_url,
     read,
     setting,
     show,
