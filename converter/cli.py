@@ -184,8 +184,9 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
         type=_parse_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="try again for so long if refused (429 or 503) (default: not at all)",
+        help="try again for so long if refused, or if the engine or the connection fails (default: not at all)",
     )
+    add("--api-key-file", metavar="PATH", help="file with the API key, where the converter wants one")
 
 
 def _parse_seconds(text: str) -> float:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: list[set[str]] = [
     {"converter.errors"},
     {"converter.core"},
+    {"converter.client"},
     {"converter.declarations"},
     {"converter.settings", "converter.telemetry", "converter.spans"},
     {
@@ -96,6 +97,20 @@ def test_the_converter_imports_downwards_only(module: str) -> None:
         floor = floor_of(name)
         if floor is not None:
             assert floor < own, f"{module} (floor {own}) imports {name} (floor {floor})"
+
+
+def test_the_client_and_the_service_do_not_know_each_other() -> None:
+    """Who stands on the client is the command line alone, which knows no service either."""
+    users = {
+        room_of(module)
+        for module, path in CONVERTER.items()
+        if any(name.startswith("converter.client") for name in imports(path, module))
+    }
+    assert users <= {"converter.client", "converter.caller"}
+    for module, path in CONVERTER.items():
+        if room_of(module) == "converter.caller":
+            own = {room_of(name) for name in imports(path, module) if name.startswith("converter.")}
+            assert own <= {"converter.caller", "converter.client", "converter.core", "converter.errors"}, module
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
-"""The command line as a caller: `converter run` sends one workflow to a running converter and writes what it makes.
+"""The command line as a caller: `converter run` has one workflow run by a converter and writes what it makes.
 
-It speaks the public contract only, as any other client could, and shares with the service no more than the format of
-server-sent events.
+It leaves the public contract to `converter.client`, as any other program could.
 """

@@ -1,23 +1,24 @@
 """How a run is followed by the person who started it: a bar on a terminal, plain lines elsewhere.
 
-Takes the data of the events `status` and `progress` as the service sends them, and never trusts their shape.
-Everything goes to the stream that is given (standard error): standard output is for paths.
+Takes the client's events. Everything goes to the stream that is given (standard error): standard output is for paths.
+Invariant: no text of the service steers the terminal.
 """
 
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
+
+from converter.client import Progress, Status
 
 
 class Display(AbstractContextManager["Display"], Protocol):
     """Shows events while it is entered."""
 
-    def status(self, data: Mapping[str, Any]) -> None:
+    def status(self, status: Status) -> None:
         """The job's state, its position in the queue, and an estimate."""
 
-    def progress(self, data: Mapping[str, Any]) -> None:
+    def progress(self, progress: Progress) -> None:
         """A snapshot: `value` from 0 to 1, and what is running."""
 
     def note(self, text: str) -> None:
@@ -43,14 +44,12 @@ class Lines:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         return None
 
-    def status(self, data: Mapping[str, Any]) -> None:
-        self._show(("status", data.get("state"), data.get("position")), describe_status(data))
+    def status(self, status: Status) -> None:
+        self._show(("status", status.state, status.position), describe_status(status))
 
-    def progress(self, data: Mapping[str, Any]) -> None:
-        value = _fraction(data)
-        self._show(
-            ("progress", data.get("node_id"), int(value * 10)), f"{value:4.0%} {describe_progress(data)}".rstrip()
-        )
+    def progress(self, progress: Progress) -> None:
+        text = f"{progress.value:4.0%} {describe_progress(progress)}"
+        self._show(("progress", progress.node_id, int(progress.value * 10)), text.rstrip())
 
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -65,14 +64,14 @@ class Bar:
     """One line with a bar that moves, the time so far, and what is going on."""
 
     def __init__(self, stream: TextIO) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-        self._progress = Progress(
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
+        self._progress = progress.Progress(
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.description}", markup=False),
             console=Console(file=stream, highlight=False),
             transient=True,
         )
@@ -87,39 +86,34 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def status(self, data: Mapping[str, Any]) -> None:
-        self._progress.update(self._task, description=describe_status(data))
+    def status(self, status: Status) -> None:
+        self._progress.update(self._task, description=describe_status(status))
 
-    def progress(self, data: Mapping[str, Any]) -> None:
-        self._progress.update(self._task, completed=_fraction(data), description=describe_progress(data))
+    def progress(self, progress: Progress) -> None:
+        self._progress.update(self._task, completed=progress.value, description=describe_progress(progress))
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False)
 
 
-def describe_status(data: Mapping[str, Any]) -> str:
+def describe_status(status: Status) -> str:
     """For instance "waiting, position 3, about 12 s"."""
-    words = [printable(data.get("state", "working"))]
-    if (position := data.get("position")) is not None:
-        words.append(f"position {printable(position)}")
-    if isinstance(seconds := data.get("estimated_seconds"), int | float):
-        words.append(f"about {seconds:.0f} s")
+    words = [printable(status.state)]
+    if status.position is not None:
+        words.append(f"position {status.position}")
+    if status.estimated_seconds is not None:
+        words.append(f"about {status.estimated_seconds:.0f} s")
     return ", ".join(words)
 
 
-def describe_progress(data: Mapping[str, Any]) -> str:
+def describe_progress(progress: Progress) -> str:
     """For instance "KSampler, step 3 of 20"."""
-    words = [printable(data["class_type"])] if data.get("class_type") else []
-    if data.get("steps"):
-        words.append(f"step {printable(data.get('step'))} of {printable(data['steps'])}")
+    words = [printable(progress.class_type)] if progress.class_type else []
+    if progress.steps:
+        words.append(f"step {progress.step} of {progress.steps}")
     return ", ".join(words)
 
 
 def printable(value: object) -> str:
     """As text that can't steer a terminal."""
     return "".join(mark if mark.isprintable() else " " for mark in str(value))
-
-
-def _fraction(data: Mapping[str, Any]) -> float:
-    value = data.get("value")
-    return min(max(float(value), 0.0), 1.0) if isinstance(value, int | float) else 0.0

@@ -4,13 +4,13 @@ Invariant: a file is replaced only if its exact path was given; every other name
 that come from the service choose no folder and make no hidden file.
 """
 
-import base64
 import mimetypes
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+
+from converter.client import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ def choose(path: str | None) -> Destination:
     return Destination(file.parent, file)
 
 
-def write(outputs: Sequence[Mapping[str, Any]], destination: Destination) -> Iterator[Path]:
-    """Write outputs as `/v1/run` answers them, those with `data` (base64) or `text`; gives the paths.
+def write(outputs: Sequence[Output], destination: Destination) -> Iterator[Path]:
+    """Write the outputs of a result; gives the paths.
 
     Raises OSError, and ValueError for an output without contents.
     """
     for number, output in enumerate(outputs, start=1):
-        contents = _contents(output)
+        contents = output.content
         if destination.file is None:
             yield _write_new(destination.folder / _own_name(output), contents)
         elif len(outputs) > 1:
@@ -53,22 +53,13 @@ def write(outputs: Sequence[Mapping[str, Any]], destination: Destination) -> Ite
             yield destination.file
 
 
-def _contents(output: Mapping[str, Any]) -> bytes:
-    data, text = output.get("data"), output.get("text")
-    if isinstance(data, str):
-        return base64.b64decode(data, validate=True)
-    if isinstance(text, str):
-        return text.encode()
-    raise ValueError(f"the output of node {output.get('node_id')} came without its contents")
-
-
-def _own_name(output: Mapping[str, Any]) -> str:
-    name = PurePosixPath(str(output.get("name") or "").replace("\\", "/")).name
+def _own_name(output: Output) -> str:
+    name = PurePosixPath((output.name or "").replace("\\", "/")).name
     name = re.sub(r"[^\w.() +@=,-]", "_", name).lstrip(".")
     if name:
         return name
-    node = re.sub(r"\W", "_", str(output.get("node_id")))
-    return f"output-{node}{mimetypes.guess_extension(str(output.get('content_type'))) or ''}"
+    node = re.sub(r"\W", "_", output.node_id)
+    return f"output-{node}{mimetypes.guess_extension(output.content_type) or ''}"
 
 
 def _write_new(path: Path, contents: bytes) -> Path:

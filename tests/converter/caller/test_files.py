@@ -1,14 +1,13 @@
 """Where outputs go, and that nothing is overwritten which was not named."""
 
-import base64
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.caller.files import _own_name, choose, write
+from converter.client import Output
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +16,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def picture(name: str, data: bytes = b"new") -> dict[str, Any]:
-    return {"node_id": "9", "name": name, "content_type": "image/png", "data": base64.b64encode(data).decode()}
+def picture(name: str | None, data: bytes | None = b"new", text: str | None = None) -> Output:
+    return Output(node_id="9", name=name, kind="image", content_type="image/png", size=3, data=data, text=text)
 
 
-def written(outputs: list[dict[str, Any]], path: str | None) -> list[str]:
+def written(outputs: list[Output], path: str | None) -> list[str]:
     return [str(path) for path in write(outputs, choose(path))]
 
 
@@ -55,7 +54,7 @@ def test_several_outputs_are_numbered_after_the_file_that_was_named() -> None:
 
 
 def test_text_is_written_as_it_is() -> None:
-    assert written([{"node_id": "9", "name": "text_00001.txt", "text": "grüße"}], None) == ["text_00001.txt"]
+    assert written([picture("text_00001.txt", None, "grüße")], None) == ["text_00001.txt"]
     assert Path("text_00001.txt").read_text(encoding="utf-8") == "grüße"
 
 
@@ -71,10 +70,9 @@ def test_standard_output_is_refused() -> None:
     assert written([picture("a.png")], "./-") == ["-"]
 
 
-@pytest.mark.parametrize("output", [{"node_id": "9"}, {"node_id": "9", "data": "no base64"}])
-def test_an_output_without_contents_is_refused(output: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"node 9|base64"):
-        written([output], None)
+def test_an_output_without_contents_is_refused() -> None:
+    with pytest.raises(ValueError, match="node 9"):
+        written([picture("a.png", None)], None)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +88,12 @@ def test_an_output_without_contents_is_refused(output: dict[str, Any]) -> None:
     ],
 )
 def test_a_name_from_the_service_chooses_no_place(name: str | None, expected: str) -> None:
-    assert written([picture("") | {"name": name}], None) == [expected]
+    assert written([picture(name)], None) == [expected]
 
 
 @given(st.text(), st.text(), st.text())
 def test_any_name_is_one_visible_file_of_the_folder(name: str, node_id: str, content_type: str) -> None:
-    made = _own_name({"name": name, "node_id": node_id, "content_type": content_type})
+    made = _own_name(Output(node_id=node_id, name=name, kind="file", content_type=content_type, size=0))
     assert Path("folder", made).parent == Path("folder")
     assert made
     assert made.isprintable()

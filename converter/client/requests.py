@@ -1,0 +1,107 @@
+"""What a call asks for, and the request that asks for it: the same bytes and the same key with every try.
+
+Leaves sending to `stream`. Invariant: tries of one call can't be told apart by the service but by their time, so that
+an order runs once however often it is sent.
+"""
+
+import asyncio
+import io
+import json
+import mimetypes
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+from urllib.parse import quote
+
+import aiohttp
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A workflow that the service knows by name, and the inputs to fill it with."""
+
+    name: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Outputs(TypedDict, total=False):
+    """`nodes`: only these are run and answered. Pictures are converted to `format`, with `quality` from 1 to 100."""
+
+    nodes: Sequence[str]
+    format: Literal["png", "jpeg", "webp"]
+    quality: int
+
+
+class Options(TypedDict, total=False):
+    """What a call may say beside its work.
+
+    files: bytes, or the path of a file, by the name under which an input refers to them: `{"part": NAME}`. timeout:
+    seconds for this call in place of the client's. idempotency_key: in place of a new one. The others are the fields of
+    the contract: the job's name, its priority (higher first, below 0 gives way), its outputs, data for the engine.
+    """
+
+    files: Mapping[str, bytes | Path]
+    timeout: float | None
+    idempotency_key: str
+    id: str
+    priority: int
+    outputs: Outputs
+    extra_data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call's; `headers` are those of every try."""
+
+    path: str
+    headers: Mapping[str, str]
+    document: bytes = field(repr=False)
+    files: Mapping[str, tuple[str, bytes]] = field(repr=False)
+
+    def body(self) -> aiohttp.FormData | io.BytesIO:
+        """The body for one try: JSON alone, or as the first part beside files (RFC 7578)."""
+        if not self.files:
+            return io.BytesIO(self.document)
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("request", io.BytesIO(self.document), content_type="application/json")
+        for name, (content_type, data) in self.files.items():
+            form.add_field(name, io.BytesIO(data), content_type=content_type)
+        return form
+
+
+async def compose(work: Mapping[str, Any] | Template, options: Options, timeout: float | None) -> Request:
+    """The request for a workflow or a template. Raises OSError for a file, TypeError for what JSON can't hold, and
+    ValueError for a key that can't be sent.
+    """
+    given: dict[str, Any] = {**options, "timeout": timeout}
+    files = given.pop("files", {})
+    key = given.pop("idempotency_key", uuid.uuid4().hex)
+    document = {name: value for name, value in given.items() if value is not None}
+    if isinstance(work, Template):
+        path = f"/v1/workflows/{quote(work.name, safe='')}"
+        document["inputs"] = work.inputs
+    else:
+        path = "/v1/run"
+        document["workflow"] = work
+    headers = {"Accept": "text/event-stream", "Idempotency-Key": _quote(key)}
+    if not files:
+        headers["Content-Type"] = "application/json"
+    read = {name: await _read(source) for name, source in files.items()}
+    return Request(path, headers, json.dumps(document).encode(), read)
+
+
+async def _read(source: bytes | Path) -> tuple[str, bytes]:
+    if isinstance(source, bytes):
+        return "application/octet-stream", source
+    content_type, _ = mimetypes.guess_type(source.name)
+    return content_type or "application/octet-stream", await asyncio.to_thread(source.read_bytes)
+
+
+def _quote(key: str) -> str:
+    """As a string of structured fields (RFC 8941 section 3.3.3)."""
+    if not re.fullmatch(r"[ -~]{1,255}", key):
+        raise ValueError("an idempotency key has 1 to 255 characters of printable ASCII")
+    return '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
