@@ -51,6 +51,10 @@ class Chronicle:
         """Where a reader goes on who had an entry; from the start, where there is none of that number."""
         return sequence if sequence <= self._journal.sequence else 0
 
+    def is_told(self, sequence: int) -> bool:
+        """Whether a reader who had this entry had the last one."""
+        return self._journal.closed and sequence == self._journal.sequence
+
     async def growth(self, seconds: float) -> None:
         """Wait until the journal grows, for so long at most."""
         grown = self._grown

@@ -239,10 +239,12 @@ class Native:
             return await self._send(request, run, await self._jobs.reopen(run, stack, selection), wish)
 
     async def watch_job(self, request: web.Request) -> web.StreamResponse:
-        """`GET /v1/jobs/ID/events`: what happens from here on, or after `Last-Event-ID`."""
+        """`GET /v1/jobs/ID/events`: what happens from here on, or after `Last-Event-ID`; 204 ends an EventSource."""
         run = self._find(request)
         last = request.headers.get("Last-Event-ID", "")
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
+        if run.chronicle.is_told(after):
+            return web.Response(status=204, headers={"X-Job-Id": run.id})
         with run.interested():
             return await stream(request, run, self._jobs, owner=False, after=after, silence=self._silence)
 

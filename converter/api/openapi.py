@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: every route that is served, and one typed operation for each template.
+"""The OpenAPI 3.1 document: every route that is served, and for each template its own, typed.
 
 Writes down what `operations` and `schemas` say. Leaves to others: what is registered, and which templates there are.
 Invariant: the document has exactly the routes that it was made from; it is made once, since they do not change.
@@ -58,9 +58,10 @@ def describe(routes: Iterable[tuple[str, str]], templates: Sequence[Template], s
     for method, path in routes:
         operation = OPERATIONS[method, path]
         paths.setdefault(path, {})[method.lower()] = _describe_operation(operation, used)
-        if operation.id == "run_template":
+        if "name" in operation.parameters:
             for template in templates:
-                paths[path.format(name=template.name)] = {"post": _describe_template(operation, template, used)}
+                typed = paths.setdefault(path.format(name=template.name), {})
+                typed[method.lower()] = _describe_template(operation, template, used)
     parameters = {name: {"name": name, **parameter} for name, parameter in PARAMETERS.items()}
     if templates:
         parameters["name"]["schema"] = {"enum": [template.name for template in templates]}
@@ -85,13 +86,14 @@ def describe(routes: Iterable[tuple[str, str]], templates: Sequence[Template], s
 
 def _describe_template(generic: Operation, template: Template, used: dict[str, Any]) -> dict[str, Any]:
     """The generic operation, with the template's own inputs; it can't miss the template."""
+    runs = generic.body is not None
     typed = replace(
         generic,
-        id=f"run_template_{template.name}",
-        summary=template.title,
+        id=f"{generic.id}_{template.name}",
+        summary=template.title if runs else f"{template.title}: its inputs",
         description="\n\n".join(filter(None, (template.description, generic.description))),
         parameters=tuple(name for name in generic.parameters if name != "name"),
-        examples={"required": {"summary": "What has to be given", "value": sample(template)}},
+        examples={"required": {"summary": "What has to be given", "value": sample(template)}} if runs else {},
         faults=tuple(kind for kind in generic.faults if kind is not NotFound),
     )
     return _describe_operation(typed, used, name_request(template))

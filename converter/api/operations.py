@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from converter.api.requests import RunRequest, TemplateRequest
 from converter.api.schemas import BINARY, TEXT, Schema, refer
+from converter.core.idempotency import PATTERN
 from converter.core.template import Input, Template
 from converter.errors import (
     Canceled,
@@ -69,8 +70,9 @@ class Operation:
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "X-Request-Id": {
         "in": "header",
-        "description": "Comes back with the answer and is in every log line about the request.",
-        "schema": {"type": "string", "maxLength": 128},
+        "description": "Comes back with the answer and is in every log line about the request, if it has at most 128 "
+        "characters and none but letters, digits and `._:+/=@-`; else a new one does.",
+        "schema": TEXT,
     },
     "Prefer": {
         "in": "header",
@@ -84,13 +86,14 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         "description": "A name that the caller makes up for this request, in quotes or as a bare token: sent again, it "
         "runs once. While the job goes on every caller of the key waits for it; what it ended with, 200 or 422, is "
         "replayed for as long as the job is kept. Any other end frees the key. Known to this replica alone.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+        "schema": {"type": "string", "pattern": PATTERN},
         "examples": {"quoted": {"value": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}},
     },
     "Last-Event-ID": {
         "in": "header",
-        "description": "The id of the last event that was received: the stream goes on after it.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+        "description": "The id of the last event that was received: the stream goes on after it. What is no such id "
+        "is passed over.",
+        "schema": TEXT,
     },
     "id": {"in": "path", "required": True, "description": "The job's id.", "schema": TEXT},
     "name": {"in": "path", "required": True, "description": "The template's name.", "schema": TEXT},
@@ -200,6 +203,7 @@ _DONE = Answer(
     {"application/json": refer("Result"), **_MEDIA},
     ("X-Job-Id", "Content-Disposition", "Idempotency-Replayed"),
 )
+_TOLD = Answer("The event of `Last-Event-ID` was the last: nothing follows.", headers=("X-Job-Id",))
 _ACCEPTED = Answer(
     "The job goes on; its result will be at `Location`.",
     {"application/json": refer("Job")},
@@ -257,7 +261,8 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
                 "The result; or, where JSON is acceptable, how far the job is or how it failed.",
                 {"application/json": {"anyOf": [refer("Result"), refer("Job")]}, **_MEDIA},
                 ("X-Job-Id", "Content-Disposition"),
-            )
+            ),
+            204: _TOLD,
         },
         "`Accept` decides on the answer as it does for the request that began the job. Who accepts bytes alone is told "
         "by a 406 that the job has not ended, and by its own fault how it failed.",
@@ -268,7 +273,10 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "watch_job",
         "jobs",
         "Watch a job",
-        {200: Answer("The job's events, to its end.", {"text/event-stream": refer("Event")}, ("X-Job-Id",))},
+        {
+            200: Answer("The job's events, to its end.", {"text/event-stream": refer("Event")}, ("X-Job-Id",)),
+            204: _TOLD,
+        },
         parameters=("id", "Last-Event-ID"),
         faults=(NotFound, Expired),
     ),

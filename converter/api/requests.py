@@ -5,11 +5,21 @@ Leaves reading them to `bodies`, and what they mean to `native`. Invariant: an u
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from converter.core.workflow import MAX_DEPTH, UI_EXPORT, is_deep
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+def _take_whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_take_whole)
+"""For integers: 64.0 is one (JSON Schema 2020-12 section 6.1.1). Comes after the limits, which pydantic would else not
+put into the schema.
+"""
 
 
 class Outputs(BaseModel):
@@ -19,7 +29,7 @@ class Outputs(BaseModel):
 
     nodes: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
     format: Literal["png", "jpeg", "webp"] | None = None
-    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    quality: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
     delivery: Literal["inline"] = "inline"
 
 
@@ -30,7 +40,7 @@ class Common(BaseModel):
 
     id: Id | None = None
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31), WHOLE] = 0
     outputs: Outputs = Outputs()
     extra_data: dict[str, Any] = Field(default_factory=dict)
 

@@ -165,8 +165,15 @@ _EVENTS = {
 
 
 def _describe_events() -> Schema:
+    number = {"type": "string", "pattern": "^[0-9]+$"}
     kinds = [
-        _object({"id": {"type": "string", "pattern": "^[0-9]+$"}, "event": {"const": event}, "data": refer(name)})
+        _object(
+            {
+                "id": number,
+                "event": {"const": event},
+                "data": {**TEXT, "contentMediaType": "application/json", "contentSchema": refer(name)},
+            }
+        )
         for event, name in _EVENTS.items()
     ]
     about = (

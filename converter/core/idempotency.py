@@ -21,13 +21,16 @@ LONGEST = 255
 KEPT_STATUS = 422
 """Of faults, those that the same request would meet again."""
 
-_KEY = re.compile(
-    r"""[ \t]*(?:
-    "(?P<string>(?:[ !\#-\[\]-~]|\\["\\])*)"    # a string of structured fields (RFC 8941 section 3.3.3)
-    |(?P<bare>[!\#$%&'*+./0-9:=@A-Z^_`a-z|~-]+)   # without quotes: token characters, those of base64 and of URLs
-    )[ \t]*""",
-    re.VERBOSE,
-)
+_STRING = rf"""(?:[ !#-\[\]-~]|\\["\\]){{1,{LONGEST}}}"""
+"""A string of structured fields (RFC 8941 section 3.3.3), of which an escaped character is one."""
+
+_BARE = rf"[!#$%&'*+./0-9:=@A-Z^_`a-z|~-]{{1,{LONGEST}}}"
+"""Without quotes: token characters, those of base64 and of URLs."""
+
+PATTERN = f'^(?:"{_STRING}"|{_BARE})$'
+"""The header's value, as JSON Schema has patterns (ECMA 262)."""
+
+_KEY = re.compile(f'[ \\t]*(?:"(?P<string>{_STRING})"|(?P<bare>{_BARE}))[ \\t]*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,10 @@ def read_key(headers: Sequence[str]) -> str | None:
     if not headers:
         return None
     found = _KEY.fullmatch(headers[0])
-    key = "" if found is None else found["bare"] or re.sub(r"\\(.)", r"\1", found["string"])
-    if len(headers) > 1 or not 0 < len(key) <= LONGEST:
+    if len(headers) > 1 or found is None:
         detail = f"Idempotency-Key must be one quoted string, or one token, of 1 to {LONGEST} characters"
         raise InvalidRequest([{"pointer": "", "detail": detail}])
-    return key
+    return found["bare"] or re.sub(r"\\(.)", r"\1", found["string"])
 
 
 def fingerprint(method: str, path: str, document: object, parts: Mapping[str, Part]) -> bytes:

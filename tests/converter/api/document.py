@@ -10,10 +10,20 @@ from fnmatch import fnmatch
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from tests.converter.faults.replica import Reply
 
 Schema = dict[str, Any]
+
+
+def _judge_content(judge: Any, shape: Schema, text: str, _: Schema) -> Iterator[ValidationError]:
+    """`contentSchema`, which validators otherwise pass over, of text that is JSON."""
+    yield from judge.descend(json.loads(text), shape, schema_path="contentSchema")
+
+
+Judge = extend(Draft202012Validator, {"contentSchema": _judge_content})  # type: ignore[no-untyped-call]
 
 
 class Document:
@@ -46,7 +56,7 @@ class Document:
 
     def problems(self, schema: Schema, value: Any) -> list[str]:
         """What is wrong with a value."""
-        validator = Draft202012Validator({**close(schema), "components": self._components})
+        validator = Judge({**close(schema), "components": self._components})
         return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
     def check(self, value: Any, name: str) -> None:
@@ -91,12 +101,11 @@ def read(content_type: str, body: bytes) -> Iterator[Any]:
 
 
 def read_events(text: str) -> Iterator[dict[str, Any]]:
-    """Server-sent events, their data parsed."""
+    """Server-sent events, their data as text."""
     blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
     assert blocks
     for block in blocks:
-        event = dict(line.split(": ", 1) for line in block.split("\n"))
-        yield {**event, "data": json.loads(event["data"])}
+        yield dict(line.split(": ", 1) for line in block.split("\n"))
 
 
 def close(node: Any, *, within: bool = False) -> Any:

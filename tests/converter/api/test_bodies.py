@@ -55,6 +55,15 @@ async def test_a_workflow_without_its_wrapping_is_recognised(
     assert words in problem["detail"]
 
 
+async def test_a_whole_number_may_be_written_with_a_point(caller: Caller) -> None:
+    outputs = {"format": "jpeg", "quality": 80.0}
+    assert (await caller.run(picture(1), priority=-2.0, outputs=outputs)).status == 200
+    refused = await caller.run(picture(1), priority=0.5, outputs={"quality": 80.5})
+    assert refused.code == "invalid_request"
+    pointers = {problem["pointer"]: problem["detail"] for problem in refused.document["problems"]}
+    assert pointers == dict.fromkeys(("/priority", "/outputs/quality"), "must be a whole number")
+
+
 async def test_a_flood_of_problems_is_cut(caller: Caller) -> None:
     body = {f"field{number}": 1 for number in range(20_000)}
     answer = await exchange(caller.url, request(body=json.dumps(body).encode()))

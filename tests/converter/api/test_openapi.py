@@ -14,7 +14,8 @@ from converter import app
 from converter.api.openapi import OpenApi
 from converter.api.operations import SAMPLE_IMAGE
 from converter.api.server import make_app
-from tests.converter.api.document import Document
+from tests.converter.api.document import Document, read_events
+from tests.converter.api.templates import copy_templates
 from tests.converter.faults.graphs import passed_through, picture, text, two_pictures
 from tests.converter.faults.replica import Caller, Reply
 from tests.converter.faults.replica import converter as running
@@ -49,10 +50,7 @@ ANYWHERE = {"unauthorized", "forbidden", "method_not_allowed", "rate_limited", "
 
 @pytest.fixture
 def templates(tmp_path: Path) -> Path:
-    """The templates that ship, on a checkpoint that the scripted engine has."""
-    for path in app.WORKFLOWS.glob("*.*"):
-        (tmp_path / path.name).write_text(path.read_text().replace('"demo"', '"sd15-tiny.safetensors"'))
-    return tmp_path
+    return copy_templates(tmp_path)
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ async def test_it_has_the_routes_that_are_registered_and_no_others(
     async with running(engine.url, workflows_dir=templates) as caller:
         document = Document((await caller.get("/openapi.json")).document)
     described = {(method, path) for method, path, _ in document.operations()}
-    typed = {("POST", "/v1/workflows/txt2img"), ("POST", "/v1/workflows/img2img")}
+    typed = {(method, f"/v1/workflows/{name}") for method in ("GET", "POST") for name in ("txt2img", "img2img")}
     assert described == registered | typed
 
 
@@ -147,6 +145,13 @@ async def test_a_copy_that_is_up_to_date_is_not_sent_again(caller: Caller, docum
     document.judge("GET", "/openapi.json", again)
     other = await caller.get("/openapi.json", If_None_Match='"other"')
     assert (other.status, other.body) == (200, first.body)
+
+
+async def test_a_template_is_shown_where_it_is_run(document: Document) -> None:
+    """A path without braces counts before one with them (OpenAPI 3.1 section 4.8.8.1), so it must have its methods."""
+    generic = document.document["paths"]["/v1/workflows/{name}"].keys()
+    for name in ("txt2img", "img2img"):
+        assert document.document["paths"][f"/v1/workflows/{name}"].keys() == generic
 
 
 async def test_links_are_to_the_public_address(engine: FakeEngine) -> None:
@@ -217,6 +222,12 @@ async def _follow_links(caller: Caller, document: Document, path: str, accepted:
         reply = await caller.get(accepted.headers["Location"], Accept=media)
         assert reply.status == 200
         document.judge("GET", "/v1/jobs/{id}", reply)
+    *_, last = read_events(reply.body.decode())
+    for path in ("/v1/jobs/{id}", "/v1/jobs/{id}/events"):
+        place = path.format(id=accepted.document["id"])
+        reply = await caller.get(place, Accept="text/event-stream", Last_Event_ID=last["id"])
+        assert reply.status == 204
+        document.judge("GET", path, reply)
 
 
 async def test_jobs_are_described_in_every_state(engine: FakeEngine, caller: Caller, document: Document) -> None:
@@ -249,7 +260,7 @@ async def test_every_event_is_described(engine: FakeEngine, caller: Caller, docu
         async with caller.events(workflow) as stream:
             await stream.last()
         for event in stream.heard:
-            document.check({"id": str(event.id), "event": event.name, "data": event.data}, "Event")
+            document.check({"id": str(event.id), "event": event.name, "data": json.dumps(event.data)}, "Event")
             seen.add(event.name)
         assert all("data" not in output for output in stream.all("output"))
     async with caller.events(picture(7)) as stream:

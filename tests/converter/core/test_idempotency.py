@@ -1,6 +1,7 @@
 """Idempotency keys: how they are written, what makes two requests the same, and which ends are remembered."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from converter import errors
 from converter.core.deeds import Succeeded
-from converter.core.idempotency import LONGEST, Claim, check, fingerprint, is_kept, read_key
+from converter.core.idempotency import LONGEST, PATTERN, Claim, check, fingerprint, is_kept, read_key
 from converter.core.order import Part
 from converter.errors import IdempotencyMismatch, InvalidRequest
 from tests.converter.core.documents import values
@@ -69,6 +70,15 @@ UNREADABLE = ["", " ", '""', '"a', 'a"', '"a" "b"', '"a";b', "a b", "a,b", r'"a\
 def test_what_is_no_key_is_refused_and_not_ignored(value: str) -> None:
     with pytest.raises(InvalidRequest, match="Idempotency-Key"):
         read_key([value])
+
+
+@given((PRINTABLE.map(quote) | TOKENS | st.sampled_from(UNREADABLE) | st.text(max_size=300)).map(str.strip))
+def test_the_pattern_says_which_values_are_keys(value: str) -> None:
+    if re.fullmatch(PATTERN, value):
+        assert read_key([value])
+    else:
+        with pytest.raises(InvalidRequest):
+            read_key([value])
 
 
 def test_two_keys_are_none() -> None:

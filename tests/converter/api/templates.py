@@ -1,0 +1,12 @@
+"""The templates that ship, on a checkpoint that the scripted engine has."""
+
+from pathlib import Path
+
+from converter import app
+
+
+def copy_templates(folder: Path) -> Path:
+    """Write them into the folder; the folder."""
+    for path in app.WORKFLOWS.glob("*.*"):
+        (folder / path.name).write_text(path.read_text().replace('"demo"', '"sd15-tiny.safetensors"'))
+    return folder
