@@ -30,6 +30,11 @@ class Socket:
     deaf: bool
     metadata: bool = False
 
+    def say(self, data: bytes) -> None:
+        """Sends bytes as they are, between two messages: a frame, or what is none."""
+        if self.request.transport is not None:
+            self.request.transport.write(data)
+
     def cut(self) -> None:
         """Ends the connection without a closing handshake."""
         if self.request.transport is not None:

@@ -232,6 +232,11 @@ class Caller:
         """Prompts that somebody follows."""
         return len(self.replica.jobs._means.link.prompts)
 
+    @property
+    def hears(self) -> bool:
+        """Whether the websocket to the engine is open."""
+        return self.replica.jobs._means.link.client_id is not None
+
     async def until_empty(self) -> None:
         """No job is carried, no ticket is held."""
         await self.until(lambda: not self.tickets)
