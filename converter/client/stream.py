@@ -1,4 +1,4 @@
-"""One call, from its place to its end: sent, followed, sent again where that can help, and never twice to the user.
+"""One call, from its place to its end: sent, followed, and sent again where that can help.
 
 Asks `core.retries` whether to try again. Invariants: every try has the key and the bytes of the first; a `Result` comes
 once and last, else the call raises; `value` never goes back, also from try to try; whoever leaves closes the
@@ -84,6 +84,7 @@ class Stream:
         self._failure: BaseException | None = None
         self._epoch = 0
         self._tries = Tries()
+        self._met: BaseException | None = None  # what the last try ended with
         self._delay: float | None = None
         self._retrying = AsyncRetrying(
             sleep=terms.sleep,
@@ -145,7 +146,7 @@ class Stream:
                 return await self._retrying(self._advance)
         except TimeoutError:
             self._failure = DeadlineExceeded(f"no answer within {self._terms.timeout:g} s")
-            raise self._failure from None
+            raise self._failure from self._met
         except BaseException as error:
             self._failure = error
             raise
@@ -204,6 +205,7 @@ class Stream:
         return taken
 
     def _may_repeat(self, error: BaseException) -> bool:
+        self._met = error
         if isinstance(error, Fault):
             failure = retries.from_fault(error)
         elif isinstance(error, CallError):

@@ -8,7 +8,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
 
+from converter.client import Client
 from tests.deploy.balancers import ENVOY, HAPROXY, NGINX, Kind
 from tests.deploy.ladder import ladder
 from tests.e2e.fleet import replicas
-from tests.e2e.fleet.crowd import Call, ask_once, ask_until_answered, callers_session, crowd, graph
+from tests.e2e.fleet.crowd import Call, ask_once, callers_session, crowd, graph
 from tests.e2e.fleet.front import Front, opened
 from tests.e2e.fleet.replicas import Fleet, Replica
 from tests.e2e.fleet.scale import SCALE
@@ -85,15 +86,13 @@ async def test_a_killed_converter_costs_plain_callers_what_was_in_flight_there(
         assert {(await fleet[tag].get(f"/v1/jobs/{name}")).status for tag in "bc"} == {404}, "nothing is sent twice"
 
 
-async def test_a_killed_converter_costs_persistent_callers_nothing(
-    fleet: Fleet, front: Front, session: ClientSession
-) -> None:
-    async with _stuck(fleet["a"]):
-        bodies = [{"workflow": graph(SCALE.job), "id": f"good-{front.kind.name}-{number}"} for number in range(9)]
-        tasks = {str(body["id"]): asyncio.create_task(ask_until_answered(session, front.url, body)) for body in bodies}
+async def test_a_killed_converter_costs_callers_with_the_client_nothing(fleet: Fleet, front: Front) -> None:
+    async with _stuck(fleet["a"]), Client(front.url) as client:
+        ids = [f"good-{front.kind.name}-{number}" for number in range(9)]
+        tasks = {name: asyncio.create_task(client.run(graph(SCALE.job), id=name)) for name in ids}
         assert await _which_are_at(fleet["a"], tasks)
         await _kill(fleet["a"])
-        assert {(await task).status for task in tasks.values()} == {200}
+        assert [len((await task).outputs) for task in tasks.values()] == [1] * 9
 
 
 class _stuck:  # noqa: N801 - used as a function is
@@ -115,7 +114,7 @@ async def _ask(session: ClientSession, front: Front, name: str) -> Call:
     return await ask_once(session, front.url, {"workflow": graph(SCALE.job), "id": name})
 
 
-async def _which_are_at(replica: Replica, tasks: dict[str, asyncio.Task[Call]]) -> set[str]:
+async def _which_are_at(replica: Replica, tasks: Mapping[str, asyncio.Task[Any]]) -> set[str]:
     """The jobs that a replica has and does not end, once all others have ended."""
     async with asyncio.timeout(PATIENCE):
         while True:

@@ -257,5 +257,6 @@ async def test_its_time_ends_a_wait_for_the_next_try() -> None:
         await asyncio.Event().wait()
 
     async with serving(reset) as server, Client(server.url, timeout=1.0, sleep=sleep) as client:
-        with pytest.raises(errors.DeadlineExceeded):
+        with pytest.raises(errors.DeadlineExceeded) as raised:
             await client.run(WORKFLOW)
+    assert isinstance(raised.value.__cause__, Unreachable), "what the last try met"

@@ -1,7 +1,6 @@
 """Callers of a fleet: each asks, hears the answer, and asks again, for as long as the crowd is there.
 
-A plain caller takes what it gets. A persistent one does what a good client does: where an answer or its absence says
-that the same request may be sent again, it sends it again, after a while. Leaves judging to the tests.
+They are plain callers, who take what they get. Leaves judging to the tests.
 """
 
 import asyncio
@@ -16,9 +15,6 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from tests.deploy.ladder import ladder
 from tests.e2e.fleet.waiting import eventually
-
-PAUSE = 0.2
-"""Seconds that a persistent caller waits, if nobody tells it how long."""
 
 _COLORS = count(1)
 
@@ -57,16 +53,6 @@ async def ask_once(session: ClientSession, url: str, body: dict[str, Any], **hea
             return Call(response.status, begun, time.monotonic() - begun, retry_after, document)
     except ClientError:
         return Call(0, begun, time.monotonic() - begun)
-
-
-async def ask_until_answered(session: ClientSession, url: str, body: dict[str, Any]) -> Call:
-    """A persistent caller's call: as many as it takes."""
-    begun = time.monotonic()
-    while True:
-        call = await ask_once(session, url, body)
-        if call.status not in (0, 429, 502, 503):
-            return Call(call.status, begun, time.monotonic() - begun, document=call.document)
-        await asyncio.sleep(float(call.retry_after or PAUSE))
 
 
 @dataclass
