@@ -13,8 +13,8 @@ import shutil
 import signal
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from converter.api.bodies import Bounds
 from converter.api.native import Native
-from converter.api.openapi import OpenApi
 from converter.api.probes import Probes
-from converter.api.server import Door, listen, make_app
 from converter.core import admission, readiness, signals
 from converter.core.restarts import Policy
 from converter.core.template import Template, TemplateError, parse
+from converter.entrance import Entrance
+from converter.errors import CannotStart
 from converter.gate import Gate, Limits
 from converter.jobs import Jobs
 from converter.link.client import EngineClient
@@ -38,7 +38,8 @@ from converter.link.session import Session
 from converter.link.supervisor import Supervisor
 from converter.means import Means
 from converter.media.inputs import Inputs
-from converter.settings import Settings
+from converter.renewal import renew
+from converter.settings import Settings, declarations
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
 from converter.telemetry import Metrics
 from converter.tracing import open_tracing
@@ -64,10 +65,14 @@ converter is ready at {url}. Try, in another terminal:
 
 {examples}
   # how it is
-  curl -s {url}/status
+  curl -s {status}/status
 
-Your own workflow (in ComfyUI: Workflow > Export (API)) goes to {url}/v1/run as {{"workflow": ...}}.
+{key}Your own workflow (in ComfyUI: Workflow > Export (API)) goes to {url}/v1/run as {{"workflow": ...}}.
 Ctrl-C stops {stopped}.
+"""
+
+KEY = """\
+All but the last need an API key: -H 'Authorization: Bearer SECRET'.
 """
 
 OF_THE_EMBEDDED_ENGINE = """\
@@ -96,17 +101,16 @@ WORKFLOWS = Path(__file__).parent.parent / "workflows"
 """The templates that ship."""
 
 
-class CannotStart(Exception):
-    """The service can't start; the text says why, in one line."""
-
-
 async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve until a signal says otherwise. Raises CannotStart."""
     end = _catch_signals()
     async with open_tracing(environment) as tracing, run_replica(settings, environment, tracing) as replica:
         log.info("listening on %s", replica.address)
+        if replica.probes != replica.address:
+            log.info("probes are on %s", replica.probes)
         async with asyncio.TaskGroup() as group:
-            greeting = group.create_task(_greet(replica.watch, compose_greeting(settings, replica.address)))
+            words = compose_greeting(settings, replica.address, replica.probes)
+            greeting = group.create_task(_greet(replica.watch, words))
             interactive = await end
             greeting.cancel()
         await _drain(replica, settings.grace, delay=0.0 if interactive else settings.drain_delay)
@@ -114,12 +118,13 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A converter that runs; `address` is where it listens."""
+    """A converter that runs; `address` is where callers are served, `probes` where the probes are."""
 
     gate: Gate
     jobs: Jobs
     watch: Watch
     address: str
+    probes: str
 
 
 @asynccontextmanager
@@ -138,8 +143,9 @@ async def run_replica(
     templates = _load_templates(settings.workflows_dir or WORKFLOWS)
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
-        with _listening(settings):  # first of all: an engine that is started in vain may cost minutes
-            door = await stack.enter_async_context(Door(settings.host, settings.port))
+        # First of all: an engine that is started in vain may cost minutes.
+        entrance = await stack.enter_async_context(Entrance(settings))
+        await stack.enter_async_context(_beside(renew(entrance.sources)))
         url, command, scratch = _engine(settings, environment, stack)
         inject = None if tracing is None else tracing.inject
         client = await stack.enter_async_context(EngineClient(url, clock=loop.time, inject=inject))
@@ -148,7 +154,7 @@ async def run_replica(
         if command is not None:
             policy = Policy(budget=settings.restart_budget, window=settings.restart_window)
             on_event = partial(watch.child_event, link=link)
-            child = Supervisor(command, {**environment, "PYTHONUNBUFFERED": "1"}, policy, on_event, scratch=scratch)
+            child = Supervisor(command, _make_environment(environment), policy, on_event, scratch=scratch)
             await stack.enter_async_context(child)
         link.attach(await stack.enter_async_context(Session(url, link)))
         means = _means(settings, link, watch, metrics, tracing)
@@ -167,23 +173,9 @@ async def run_replica(
             settings.public_url or "",
         )
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
-        routes = [*native.routes(), *probes.routes()]
-        openapi = OpenApi(routes, templates.values(), settings.public_url or "")
-        app = make_app([*routes, *openapi.routes()], lambda: gate.closed, tracing)
-        with _listening(settings):
-            address = await stack.enter_async_context(listen(app, door, settings.keep_alive))
-        yield Replica(gate, jobs, watch, address)
-
-
-@contextmanager
-def _listening(settings: Settings) -> Iterator[None]:
-    """Say in one line why there is no listening."""
-    try:
-        yield
-    except OSError as error:
-        number = error.errno or 0
-        reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
-        raise CannotStart(f"can't listen on {settings.host}, port {settings.port}: {reason}") from None
+        opened = entrance.open(native.routes(), probes.routes(), templates.values(), gate, metrics, tracing)
+        addresses = await stack.enter_async_context(opened)
+        yield Replica(gate, jobs, watch, address=addresses[0], probes=addresses[-1])
 
 
 @asynccontextmanager
@@ -262,6 +254,12 @@ def _engine(
     return f"http://127.0.0.1:{port}", command, temp
 
 
+def _make_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an engine child: our secrets are none of its business, nor of what its custom nodes do."""
+    secrets = {declaration.variable for declaration in declarations() if declaration.secret}
+    return {name: value for name, value in environment.items() if name not in secrets} | {"PYTHONUNBUFFERED": "1"}
+
+
 def _own_port(command: Sequence[str]) -> int:
     for word, following in zip(command, (*command[1:], ""), strict=True):
         value = following if word == "--port" else word.removeprefix("--port=")
@@ -295,13 +293,17 @@ def _read_workflow(path: Path) -> Mapping[str, Any]:
 # Coming and going ----------------------------------------------------------------------------------------------------
 
 
-def compose_greeting(settings: Settings, address: str) -> str:
-    """What to try on a replica that listens at `address`: requests that its engine can answer as they are."""
+def compose_greeting(settings: Settings, address: str, probes: str) -> str:
+    """What to try on a replica that listens at these addresses: requests that its engine can answer as they are."""
     url = settings.public_url or address
+    status = url if probes == address else probes
+    guarded = settings.api_keys is not None or settings.api_keys_file is not None
     embedded = settings.engine_url is None and settings.engine_command is None
     examples = OF_THE_EMBEDDED_ENGINE if embedded and settings.workflows_dir is None else OF_ANY_ENGINE
     stopped = "everything" if settings.engine_url is None else "the converter; the engine goes on"
-    return GREETING.format(url=url, examples=examples.format(url=url), stopped=stopped)
+    return GREETING.format(
+        url=url, examples=examples.format(url=url), status=status, key=KEY if guarded else "", stopped=stopped
+    )
 
 
 async def _greet(watch: Watch, greeting: str) -> None:

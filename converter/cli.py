@@ -113,7 +113,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     import asyncio
     import gc
 
-    from converter.app import CannotStart, serve
+    from converter.app import serve
+    from converter.errors import CannotStart
     from converter.telemetry import configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
@@ -186,7 +187,13 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="try again for so long if refused, or if the engine or the connection fails (default: not at all)",
     )
-    add("--api-key-file", metavar="PATH", help="file with the API key, where the converter wants one")
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument(
+        "--api-key", metavar="SECRET", help="API key, where the converter wants one (default: CONVERTER_API_KEY)"
+    )
+    key.add_argument(
+        "--api-key-file", metavar="PATH", help="file with the API key: unlike a flag, nobody else reads it"
+    )
 
 
 def _parse_seconds(text: str) -> float:
@@ -202,6 +209,8 @@ def _parse_seconds(text: str) -> float:
 def _run(arguments: argparse.Namespace) -> int:
     from converter.caller.call import Call, run
 
+    if arguments.api_key_file is None:
+        arguments.api_key = arguments.api_key or os.environ.get("CONVERTER_API_KEY") or None
     return run(Call(**vars(arguments)))
 
 

@@ -24,6 +24,8 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
+from converter.core.origins import parse_origins
+
 PREFIX = "CONVERTER_"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -69,7 +71,7 @@ class Declaration:
 def setting(default: Any, meaning: str, *, shown: str = "", secret: bool = False, **limits: Any) -> Any:
     """Declare a setting. `default` may be a function of the settings before it; `shown` then says what it gives.
 
-    A `secret` value is left out of error lines and of the settings' repr.
+    A `secret` value is left out of error lines, of tables and of the settings' repr.
     """
     given = {"default_factory": default} if callable(default) else {"default": default}
     extra: JsonDict = {"shown": shown, "secret": secret}
@@ -93,6 +95,10 @@ def _parse_auto(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "auto" else value
 
 
+def _parse_origins(value: object) -> object:
+    return parse_origins(value) if isinstance(value, str) else value
+
+
 def _parse_choice(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
@@ -110,7 +116,10 @@ Switch = Annotated[bool, Kind("boolean", "true or false")]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], Kind("choice", ""), BeforeValidator(_parse_choice)]
 LogFormat = Annotated[Literal["auto", "text", "json"], Kind("choice", ""), BeforeValidator(_parse_choice)]
 Depth = Annotated[int | None, _INTEGER, BeforeValidator(_parse_auto)]
+Bound = Annotated[int | None, _INTEGER]
 Address = Annotated[str | None, _URL]
+Origins = Annotated[tuple[str, ...], Kind("origins", "origins"), BeforeValidator(_parse_origins)]
+Keys = Annotated[str | None, Kind("keys", "name:secret, ...")]
 Command = Annotated[tuple[str, ...] | None, Kind("command", "a command"), BeforeValidator(_parse_command)]
 Folder = Annotated[DirectoryPath | None, _FOLDER]
 File = Annotated[FilePath | None, Kind("file", "an existing file")]
@@ -214,14 +223,14 @@ def _describe(name: str, field: FieldInfo) -> Declaration:
     kind = _kind(field)
     extra = cast("JsonDict", field.json_schema_extra)  # as `setting` made it
     secret = bool(extra["secret"])
-    default = str(extra["shown"]) or show(field.default, size=kind.name == "size")
+    default = str(extra["shown"]) or ("" if secret else show(field.default, size=kind.name == "size"))
     return Declaration(
         name=name,
         variable=PREFIX + name.upper(),
         flag=_flag(name),
         type=" | ".join(get_args(field.annotation)) if kind.name == "choice" else kind.name,
         unit=kind.unit,
-        default="" if secret else default,
+        default=default,
         meaning=field.description or "",
         switch=field.annotation is bool,
         secret=secret,

@@ -11,6 +11,10 @@ Retry = Literal["never", "same", "later"]
 """never: this request can't succeed; same: it may be sent again as it is; later: after `Retry-After`."""
 
 
+class CannotStart(Exception):
+    """The service can't start; the text says why, in one line."""
+
+
 class Fault(Exception):
     """A typed error of the public contract (RFC 9457 problem details, with a stable `code`).
 
@@ -111,13 +115,19 @@ class IdempotencyMismatch(Fault):
 
 
 class Unauthorized(Fault):
-    """No valid key was given (RFC 9110 section 15.5.2)."""
+    """No valid API key was given (RFC 9110 section 15.5.2)."""
 
     status, code, title, retry = 401, "unauthorized", "Unauthorized", "never"
+    given: bool
+    """Whether there was a key, which is not valid."""
+
+    def __init__(self, detail: str, *, given: bool = False, **rest: Any) -> None:
+        super().__init__(detail, **rest)
+        self.given = given
 
 
 class Forbidden(Fault):
-    """The key is valid, what it asks for is not allowed to it."""
+    """A web page asks that may not: its origin is none of those that are allowed to."""
 
     status, code, title, retry = 403, "forbidden", "Forbidden", "never"
 
@@ -135,7 +145,7 @@ class MethodNotAllowed(Fault):
 
 
 class RequestTimeout(Fault):
-    """The body did not arrive in time (RFC 9110 section 15.5.9)."""
+    """The head or the body of the request did not arrive in time (RFC 9110 section 15.5.9)."""
 
     status, code, title, retry = 408, "request_timeout", "Request timeout", "same"
 

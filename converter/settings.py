@@ -6,22 +6,28 @@ Invariant: a `Settings` that exists is valid in itself and as a whole.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from converter.core.address import parse_url
+from converter.core.keys import parse_keys
+from converter.core.origins import is_loopback
 from converter.declarations import (
     Address,
+    Bound,
     Command,
     Count,
     Declaration,
     Depth,
     File,
     Folder,
+    Keys,
     LogFormat,
     LogLevel,
+    Origins,
     Seconds,
     Size,
     Switch,
@@ -32,6 +38,11 @@ from converter.declarations import (
     setting,
     show,
 )
+
+
+def _lacks_keys(info: ValidationInfo) -> bool:
+    """Whether neither of two settings gives keys; False where one of them is wrong itself."""
+    return all(info.data.get(name, "") is None for name in ("api_keys", "api_keys_file"))
 
 
 def _three_quarters(settings: dict[str, Any]) -> int:
@@ -45,12 +56,28 @@ class Settings(BaseModel):
 
     host: Text = setting("127.0.0.1", "Address to listen on; 0.0.0.0 or :: for all interfaces")
     port: Count = setting(3000, "Port to listen on; 0 takes a free one", ge=0, le=65535)
+    probes_port: Bound = setting(
+        None, "Port for probes and metrics alone, without keys and TLS", shown="that of all", ge=0, le=65535
+    )
     public_url: Address = setting(
         None, "Address under which callers reach this replica; makes links in answers absolute", shown="relative links"
     )
     replica_tag: Tag = setting(
         None, "What the ids of its jobs begin with, by which a load balancer can route them back", shown="random"
     )
+
+    tls_cert: File = setting(
+        None, "Certificate chain (PEM) to serve HTTPS with; read again when it changes", shown="none"
+    )
+    tls_key: File = setting(None, "Private key (PEM) of the certificate", shown="in tls_cert")
+    api_keys: Keys = setting(
+        None, "Keys of those who may call: name:secret, separated by commas", shown="none: anyone may call", secret=True
+    )
+    api_keys_file: File = setting(None, "File of such keys, one a line; read again when it changes", shown="none")
+    allow_unguarded: Switch = setting(False, "Whether to listen on more than the loopback without keys")
+    key_concurrency: Bound = setting(None, "Orders of one key that may be under way at once", shown="no limit", ge=1)
+    key_rate: Bound = setting(None, "Orders that one key may begin a minute, at once or evenly", shown="no limit", ge=1)
+    cors_origins: Origins = setting((), "Origins whose web pages may call, separated by commas", shown="none")
 
     engine_url: Address = setting(
         None, "Engine that runs already, to attach to; excludes engine_command", shown="embedded engine"
@@ -100,6 +127,8 @@ class Settings(BaseModel):
         gt=0,
     )
     max_attempts: Count = setting(3, "Submissions of one job, if the engine fails under it", ge=1)
+    max_header: Size = setting(8192, "The longest line of a request's head", ge=1024)
+    header_timeout: Seconds = setting(10.0, "Time for a request's head to arrive, or for the TLS handshake", gt=0)
     max_body: Size = setting(100 * 2**20, "The largest body of a request", ge=1)
     body_timeout: Seconds = setting(60.0, "Time for a request's body to arrive", gt=0)
     deliveries: Count = setting(64, "Answers with outputs sent at once; more wait their turn", ge=1)
@@ -122,6 +151,45 @@ class Settings(BaseModel):
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
         return None if value is None else parse_url(value)
+
+    @field_validator("probes_port")
+    @classmethod
+    def _check_probes_port(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and value == info.data.get("port"):
+            raise ValueError("must be another than port")
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _check_tls_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("tls_cert", value) is None:
+            raise ValueError("needs tls_cert")
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_api_keys(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_keys(value)
+        return value
+
+    @field_validator("allow_unguarded")
+    @classmethod
+    def _check_allow_unguarded(cls, value: bool, info: ValidationInfo) -> bool:
+        host = info.data.get("host", "127.0.0.1")
+        if not value and not is_loopback(host) and _lacks_keys(info):
+            raise ValueError(
+                f"without api_keys or api_keys_file anyone who reaches {host} could run workflows: "
+                "set one of them, or let this be true"
+            )
+        return value
+
+    @field_validator("key_concurrency", "key_rate")
+    @classmethod
+    def _check_limits_of_keys(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and _lacks_keys(info):
+            raise ValueError("needs api_keys or api_keys_file")
+        return value
 
     @field_validator("engine_url")
     @classmethod

@@ -14,7 +14,7 @@ FLOORS: list[set[str]] = [
     {"converter.core"},
     {"converter.client"},
     {"converter.declarations"},
-    {"converter.settings", "converter.telemetry", "converter.spans"},
+    {"converter.settings", "converter.telemetry", "converter.spans", "converter.renewal"},
     {
         "converter.link",
         "converter.media",
@@ -31,6 +31,7 @@ FLOORS: list[set[str]] = [
     {"converter.runner"},
     {"converter.jobs"},
     {"converter.api"},
+    {"converter.entrance"},
     {"converter.app"},
     {"converter.caller"},
     {"converter.cli"},

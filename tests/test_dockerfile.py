@@ -176,6 +176,7 @@ def test_environment_names_settings_and_the_port_that_is_exposed(target: str) ->
     environment = {name: value for name, _, value in pairs}
     settings = load({}, environment)
     assert settings.host == "0.0.0.0"
+    assert settings.allow_unguarded
     assert str(settings.port) == last(target, "EXPOSE").text
     known = {declaration.variable for declaration in declarations()}
     assert {name for name in environment if name.startswith("CONVERTER_")} <= known
@@ -198,6 +199,9 @@ async def test_healthcheck_is_true_to_the_probe(unused_tcp_port: int) -> None:
         # A proxy of the host must not be asked for what is on this side of it.
         environment = {"CONVERTER_PORT": port, "http_proxy": "http://127.0.0.1:9"}
         check = await asyncio.create_subprocess_exec(*healthcheck(), env=environment)
+        assert await check.wait() == 0
+        apart = {**environment, "CONVERTER_PORT": "1", "CONVERTER_PROBES_PORT": port}
+        check = await asyncio.create_subprocess_exec(*healthcheck(), env=apart)
         assert await check.wait() == 0
     dead = await asyncio.create_subprocess_exec(*healthcheck(), env=environment, stderr=asyncio.subprocess.DEVNULL)
     assert await dead.wait() != 0

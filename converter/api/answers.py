@@ -14,7 +14,7 @@ from aiohttp import web
 
 from converter.core import sse
 from converter.core.negotiation import Wish
-from converter.errors import EngineFailed, Fault, NotAcceptable, RequestTimeout, TooLarge
+from converter.errors import EngineFailed, Fault, NotAcceptable, RequestTimeout, TooLarge, Unauthorized
 from converter.jobs import Jobs
 from converter.media.deliver import JsonBody, MultipartBody, disposition
 from converter.media.outputs import Broken, Item
@@ -32,8 +32,14 @@ KEY_NAME = web.RequestKey("key_name", str)
 TIMES = web.RequestKey("times", Mapping[str, float])
 """Where the times of the job that a request has waited for are kept: seconds, by `core.timing.PARTS`."""
 
+RUN = web.RequestKey("run", Run)
+"""Where the job is kept that a request for work has begun, or found under its idempotency key."""
+
 REPLAYED = web.RequestKey("replayed", bool)
 """Whether the answer was known before the request came."""
+
+CHALLENGE = 'Bearer realm="converter"'
+"""How a caller is to say who it is."""
 
 STALL = 60.0
 """Seconds for which a reader may take nothing before its answer is aborted."""
@@ -60,6 +66,8 @@ def render(fault: Fault, request_id: str) -> web.Response:
         headers["Retry-After"] = str(fault.retry_after)
     if fault.retry == "never":
         headers["x-should-retry"] = "false"
+    if isinstance(fault, Unauthorized):  # RFC 6750 section 3: no error is named to who has given no key
+        headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if fault.given else "")
     for header, member in (("Location", "location"), ("Allow", "allow")):
         if member in fault.extensions:
             headers[header] = fault.extensions[member]

@@ -1,26 +1,79 @@
 """One caller's connection: what aiohttp itself says on it, said as the public contract has it.
 
-For: what comes before a request is one (bytes that are no HTTP, broken framing) and after an answer was begun. Leaves
-requests to the doors. Invariant: a caller's broken bytes are answered 400 and are no errors in our log; an answer that
-was begun is never followed by another.
+For: what comes before a request is one (bytes that are no HTTP, broken framing, a head that does not end) and after an
+answer was begun. Leaves requests to the doors. Invariant: a caller's broken bytes are answered 400 and are nowhere in
+our log, least of all as errors; no head takes longer than its time; an answer that was begun is never followed by
+another.
 """
 
+import asyncio
 import logging
 import uuid
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
 from converter.api.answers import render
-from converter.errors import Internal, InvalidRequest
+from converter.errors import Fault, Internal, InvalidRequest, RequestTimeout
 
 log = logging.getLogger(__name__)
 
 
-class Connection(web.RequestHandler):
-    """aiohttp's connection, whose own answers and log lines are replaced by ours."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is granted to callers: seconds for an idle connection and for a head, bytes for a line of the head."""
 
-    __slots__ = ()
+    keep_alive: float
+    head_seconds: float
+    head_line: int
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection, whose own answers and log lines are replaced by ours, and whose heads have a time limit.
+
+    It begins with the first bytes: load balancers may open connections before they have a use for them.
+    """
+
+    __slots__ = ("_alarm", "_head_seconds")
+
+    def __init__(self, server: web.Server, terms: Terms, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # None is how aiohttp is told to write none
+            keepalive_timeout=terms.keep_alive,
+            max_line_size=terms.head_line,
+            max_field_size=terms.head_line,
+        )
+        self._head_seconds = terms.head_seconds
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The caller has gone."""
+        self._drop_alarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come: of a head, if aiohttp waits for a request and none is whole with them."""
+        known = self._request_count
+        waits = not known or (self._waiter is not None and not self._waiter.done())
+        super().data_received(data)
+        if self._request_count > known:
+            self._drop_alarm()
+        elif waits and self._alarm is None:
+            self._alarm = self._loop.call_later(self._head_seconds, self._end_wait)
+
+    def _drop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _end_wait(self) -> None:
+        if self.transport is not None:
+            self.transport.write(_write(RequestTimeout(f"the head did not arrive within {self._head_seconds:g} s")))
+        self.force_close()
 
     def handle_error(
         self,
@@ -54,3 +107,14 @@ class Connection(web.RequestHandler):
         """What aiohttp would log; a body that can't be read has been answered, if anybody wanted it."""
         if not isinstance(named.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **named)
+
+
+def _write(fault: Fault) -> bytes:
+    """An answer where there is no request that it could be the answer to."""
+    request_id = uuid.uuid4().hex
+    response = render(fault, request_id)
+    body = response.body if isinstance(response.body, bytes) else b""
+    headers = {**response.headers, "X-Request-Id": request_id, "Server": "converter"}
+    headers |= {"Content-Length": str(len(body)), "Connection": "close"}
+    head = [f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*head, "", ""]).encode() + body

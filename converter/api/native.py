@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, TIMES, send_json, send_raw, stream
+from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, RUN, TIMES, send_json, send_raw, stream
 from converter.api.bodies import Bounds, read_document, validate
 from converter.api.requests import Common, RunRequest, TemplateRequest
 from converter.core import admission
@@ -166,6 +166,7 @@ class Native:
         self, request: web.Request, run: Run, wish: Wish, preference: Preference, selection: Selection
     ) -> web.StreamResponse:
         request[JOB_ID] = run.id
+        request[RUN] = run
         if preference.respond_async and preference.wait is None:
             run.keep()
             return self._accepted(run, preference)

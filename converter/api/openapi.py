@@ -17,7 +17,15 @@ from converter import __version__
 from converter.api.operations import HEADERS, OPERATIONS, PARAMETERS, Answer, Operation, sample
 from converter.api.schemas import BINARY, Schema, build_schemas, explain, name_request, refer
 from converter.core.template import Template
-from converter.errors import Fault, IdempotencyMismatch, NotAcceptable, NotFound
+from converter.errors import (
+    Fault,
+    Forbidden,
+    IdempotencyMismatch,
+    NotAcceptable,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+)
 
 ABOUT = """Synchronous HTTP in front of an asynchronous diffusion engine such as ComfyUI.
 
@@ -33,10 +41,15 @@ ALWAYS = ("X-Request-Id", "Server-Timing")
 class OpenApi:
     """The door of the document. `server` is the address at which this replica is reached, "" where it is not known."""
 
-    def __init__(self, routes: Iterable[web.RouteDef], templates: Iterable[Template], server: str) -> None:
-        """`routes` are those of the other doors; raises KeyError for one that has no description."""
+    def __init__(
+        self, routes: Iterable[web.RouteDef], templates: Iterable[Template], server: str, *, guarded: bool
+    ) -> None:
+        """`routes` are those of the other doors; raises KeyError for one that has no description.
+
+        `guarded`: all but the probes need an API key.
+        """
         names = [(route.method, route.path) for route in (*routes, *self.routes())]
-        self._body = json.dumps(describe(names, tuple(templates), server)).encode()
+        self._body = json.dumps(describe(names, tuple(templates), server, guarded=guarded)).encode()
         self._etag = ETag(hashlib.sha256(self._body).hexdigest()[:32])
 
     def routes(self) -> list[web.RouteDef]:
@@ -51,12 +64,14 @@ class OpenApi:
         return response
 
 
-def describe(routes: Iterable[tuple[str, str]], templates: Sequence[Template], server: str) -> dict[str, Any]:
+def describe(
+    routes: Iterable[tuple[str, str]], templates: Sequence[Template], server: str, *, guarded: bool
+) -> dict[str, Any]:
     """The document for routes, given by method and path; raises KeyError for one that has no description."""
     paths: dict[str, dict[str, Any]] = {}
     used: dict[str, Any] = {}
     for method, path in routes:
-        operation = OPERATIONS[method, path]
+        operation = _guard(OPERATIONS[method, path], guarded=guarded)
         paths.setdefault(path, {})[method.lower()] = _describe_operation(operation, used)
         if "name" in operation.parameters:
             for template in templates:
@@ -74,14 +89,29 @@ def describe(routes: Iterable[tuple[str, str]], templates: Sequence[Template], s
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": server or "/"}],
+        **({"security": [{"key": []}]} if guarded else {}),
         "paths": paths,
         "components": {
             "schemas": build_schemas(templates),
             "parameters": parameters,
             "headers": {name: dict(header) for name, header in HEADERS.items()},
             "responses": {**used, "Fault": _describe_other_faults()},
+            **({"securitySchemes": {"key": _KEY}} if guarded else {}),
         },
     }
+
+
+_KEY = {"type": "http", "scheme": "bearer", "description": "An API key (RFC 6750): `Authorization: Bearer SECRET`."}
+
+
+def _guard(operation: Operation, *, guarded: bool) -> Operation:
+    """The operation with what stands before it; the probes are open."""
+    if operation.tag == "health":
+        return operation
+    if not guarded:
+        return replace(operation, faults=(*operation.faults, Forbidden))
+    limited = () if operation.body is None else (RateLimited,)
+    return replace(operation, faults=(*operation.faults, Unauthorized, *limited))
 
 
 def _describe_template(generic: Operation, template: Template, used: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +135,8 @@ def _describe_operation(operation: Operation, used: dict[str, Any], body: str = 
     if operation.description:
         document["description"] = operation.description
     names = (*operation.parameters, "X-Request-Id")
+    if operation.tag == "health":
+        document["security"] = []
     document["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if operation.body is not None:
         document["requestBody"] = _describe_body(refer(body or operation.body.__name__), operation.examples)
@@ -148,6 +180,7 @@ def _describe_faults(status: int, kinds: Sequence[type[Fault]]) -> dict[str, Any
     headers = [*ALWAYS]
     headers += ["Retry-After"] * all(kind.retry == "later" for kind in kinds)
     headers += ["x-should-retry"] * any(kind.retry == "never" for kind in kinds)
+    headers += ["WWW-Authenticate"] * (Unauthorized in kinds)
     headers += ["Idempotency-Replayed"] * (IdempotencyMismatch in kinds)
     return _problem(explain(kinds), {"allOf": [refer("Problem"), narrowed]}, headers, located=NotAcceptable in kinds)
 

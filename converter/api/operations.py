@@ -119,10 +119,11 @@ HEADERS: Mapping[str, Mapping[str, Any]] = {
     "Preference-Applied": {"required": True, "description": "The preference that was followed.", "schema": TEXT},
     "Retry-After": {
         "required": True,
-        "description": "Seconds after which to try again, from the measured service time.",
+        "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 120},
     },
     "x-should-retry": {"description": "`false`: the same request will not succeed.", "schema": {"const": "false"}},
+    "WWW-Authenticate": {"required": True, "description": "How to say who one is (RFC 6750).", "schema": TEXT},
     "Allow": {"description": "With 405: the methods that are allowed.", "schema": TEXT},
     "ETag": {"required": True, "description": "Changes with the document.", "schema": TEXT},
 }

@@ -6,7 +6,7 @@ Invariant: whatever a handler raises becomes exactly one answer of the public co
 import asyncio
 import logging
 import re
-import socket
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -17,7 +17,7 @@ from aiohttp import web
 
 from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, TIMES, break_off, render
 from converter.api.bodies import expect
-from converter.api.connections import Connection
+from converter.api.connections import Connection, Terms
 from converter.core.timing import overhead, server_timing
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
 
@@ -148,14 +148,22 @@ def _translate(error: web.HTTPException) -> Fault:
 class Door:
     """An address that is taken while this is entered, which raises OSError; nobody is served there before `open`."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, host: str, port: int, terms: Terms, tls: ssl.SSLContext | None = None) -> None:
+        self.host = host
+        self.port = port
+        self.terms = terms
+        self._tls = tls
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: self._connect(), self._host, self._port, backlog=1024, start_serving=False
+            lambda: self._connect(),
+            self.host,
+            self.port,
+            backlog=1024,
+            start_serving=False,
+            ssl=self._tls,
+            ssl_handshake_timeout=self.terms.head_seconds if self._tls else None,
         )
         return self
 
@@ -168,7 +176,9 @@ class Door:
         """Take connections; the address. Raises OSError where somebody else was quicker."""
         self._connect = connect
         await self._listener.start_serving()
-        return _address(self._listener.sockets[0])
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def close(self) -> None:
         """Take no more connections."""
@@ -176,7 +186,7 @@ class Door:
 
 
 @asynccontextmanager
-async def listen(app: web.Application, door: Door, keep_alive: float) -> AsyncIterator[str]:
+async def listen(app: web.Application, door: Door) -> AsyncIterator[str]:
     """Serve the application; the address at which it listens. A caller who leaves cancels its handler."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
@@ -184,11 +194,5 @@ async def listen(app: web.Application, door: Door, keep_alive: float) -> AsyncIt
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         server = cast("web.Server", runner.server)  # there is one between setup and cleanup
-        options: dict[str, Any] = {"loop": loop, "access_log": None, "keepalive_timeout": keep_alive}
         stack.callback(door.close)
-        yield await door.open(lambda: Connection(server, **options))
-
-
-def _address(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        yield await door.open(lambda: Connection(server, door.terms, loop))

@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
 from pathlib import Path
@@ -50,7 +50,7 @@ class Call:
     """What to run and how. `workflow`: a file, `-` for standard input. `timeout`, `wait`: seconds.
 
     Members that are None are left to the service. `wait`: how long after its first failure the call is tried again.
-    `api_key_file`: a file with nothing but the key in it.
+    `api_key_file`: a file with nothing but the key in it, if `api_key` does not give it.
     """
 
     workflow: str
@@ -60,6 +60,7 @@ class Call:
     priority: int | None = None
     id: str | None = None
     wait: float = 0.0
+    api_key: str | None = field(default=None, repr=False)
     api_key_file: str | None = None
 
 
@@ -108,8 +109,8 @@ def _read_workflow(call: Call) -> Any:
 
 
 def _read_key(call: Call) -> str | None:
-    if call.api_key_file is None:
-        return None
+    if call.api_key is not None or call.api_key_file is None:
+        return call.api_key
     try:
         return Path(call.api_key_file).read_text(encoding="ascii").strip()
     except OSError as error:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import os
 import re
 import socket
 import subprocess
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
-from converter.app import CannotStart, compose_greeting, run_replica
+from converter.app import compose_greeting, run_replica
+from converter.errors import CannotStart
 from converter.link.client import EngineClient
 from converter.link.wire import Features
 from converter.settings import load
@@ -63,9 +65,35 @@ async def test_no_engine_is_started_for_a_port_that_is_taken(tmp_path: Path) -> 
 
 
 async def test_an_address_that_there_is_not(engine: FakeEngine) -> None:
-    assert "can't listen on nowhere.invalid, port 0: " in await cannot_start(
-        engine_url=engine.url, host="nowhere.invalid"
-    )
+    reason = await cannot_start(engine_url=engine.url, host="nowhere.invalid", allow_unguarded=True)
+    assert "can't listen on nowhere.invalid, port 0: " in reason
+
+
+async def test_a_port_for_probes_that_is_taken(engine: FakeEngine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        reason = await cannot_start(engine_url=engine.url, probes_port=port)
+    assert f"can't listen on 127.0.0.1, port {port}: Address already in use" in reason
+
+
+@pytest.mark.parametrize("text", ["", "hunter2", "alice:hunter2,bob:hunter2"])
+async def test_a_file_of_keys_that_can_not_be_used(engine: FakeEngine, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    reason = await cannot_start(engine_url=engine.url, api_keys_file=str(path))
+    assert reason.startswith("the API keys can't be used: must ")
+    assert "hunter2" not in reason
+
+
+async def test_an_engine_child_is_told_no_secret(tmp_path: Path) -> None:
+    seen = tmp_path / "environment"
+    script = f"import os, time; open({str(seen)!r}, 'w').write(repr(dict(os.environ)) + '.'); time.sleep(600)"
+    environment = {**os.environ, "CONVERTER_API_KEYS": "alice:hunter2", "CONVERTER_PORT": "0", "OTHER": "told"}
+    settings = load({"engine_command": f'{sys.executable} -c "{script}"'}, {"CONVERTER_API_KEYS": "alice:hunter2"})
+    async with run_replica(settings.model_copy(update={"port": 0}), environment) as replica, ClientSession() as session:
+        await Caller(replica, session).until(lambda: seen.exists() and seen.read_text().endswith("."))
+    assert "'OTHER': 'told'" in seen.read_text()
+    assert "hunter2" not in seen.read_text()
 
 
 async def test_without_an_engine_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +312,7 @@ async def test_what_is_wrong_with_the_inputs_of_a_template_is_told(engine: FakeE
 
 async def test_what_the_greeting_shows_of_an_unknown_engine_works(engine: FakeEngine) -> None:
     settings = load({"engine_url": engine.url}, {})
-    greeting = compose_greeting(settings, "http://127.0.0.1:3000")
+    greeting = compose_greeting(settings, "http://127.0.0.1:3000", "http://127.0.0.1:3000")
     bodies = re.findall(r" -d '(.*?)'", greeting, re.DOTALL)
     assert len(bodies) == greeting.count(" -d ") == 1
     assert "Ctrl-C stops the converter; the engine goes on." in greeting
@@ -295,7 +323,16 @@ async def test_what_the_greeting_shows_of_an_unknown_engine_works(engine: FakeEn
 
 def test_the_greeting_shows_templates_where_it_knows_that_they_work(tmp_path: Path) -> None:
     at = "http://127.0.0.1:3000"
-    assert "/v1/workflows/txt2img" in compose_greeting(load({}, {}), at)
-    assert "/v1/workflows/" not in compose_greeting(load({"workflows_dir": str(tmp_path)}, {}), at)
-    assert "/v1/workflows/" not in compose_greeting(load({"engine_command": "x"}, {}), at)
-    assert at not in compose_greeting(load({"public_url": "http://outside"}, {}), at)
+    assert "/v1/workflows/txt2img" in compose_greeting(load({}, {}), at, at)
+    assert "/v1/workflows/" not in compose_greeting(load({"workflows_dir": str(tmp_path)}, {}), at, at)
+    assert "/v1/workflows/" not in compose_greeting(load({"engine_command": "x"}, {}), at, at)
+    assert at not in compose_greeting(load({"public_url": "http://outside"}, {}), at, at)
+
+
+def test_the_greeting_says_that_a_key_is_needed_and_where_the_probes_are() -> None:
+    at, probes = "http://127.0.0.1:3000", "http://127.0.0.1:3001"
+    assert "Authorization" not in compose_greeting(load({}, {}), at, at)
+    greeting = compose_greeting(load({"api_keys": "alice:hunter2"}, {}), at, probes)
+    assert "All but the last need an API key: -H 'Authorization: Bearer SECRET'." in greeting
+    assert f"curl -s {probes}/status" in greeting
+    assert "hunter2" not in greeting

@@ -2,8 +2,11 @@
 
 import os
 import resource
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +98,39 @@ def test_wrong_usage_is_a_line_each_and_status_2(
     done = converter(*arguments, **environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [f"converter {arguments[0]}: {line}" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--api-key", "hunter2"], {}),
+        ([], {"CONVERTER_API_KEY": "hunter2"}),
+        (["--api-key=hunter2"], {"CONVERTER_API_KEY": "another"}),
+    ],
+)
+def test_run_takes_a_key_from_its_arguments_or_the_environment(
+    arguments: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    workflow = tmp_path / "workflow.json"
+    workflow.write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        ran = pool.submit(converter, "run", str(workflow), "--url", url, *arguments, **environment)
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(60)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(4096)
+    assert b"\r\nAuthorization: Bearer hunter2\r\n" in head
+    assert "hunter2" not in ran.result().stderr + ran.result().stdout
+
+
+def test_a_service_without_keys_is_not_opened_to_others_by_mistake() -> None:
+    done = converter("serve", "--host", "0.0.0.0", "--engine-url", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("converter serve: CONVERTER_ALLOW_UNGUARDED (by default): without api_keys or api_keys_file")
 
 
 def test_settings_are_listed_for_people_and_the_readme() -> None:

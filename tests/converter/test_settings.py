@@ -15,7 +15,7 @@ NAMES_THAT_STAY = {
     *("HOST", "PORT", "PUBLIC_URL", "ENGINE_URL", "ENGINE_COMMAND", "ENGINE_DEPTH", "WARMUP"),
     *("CAPACITY", "BUSY_AT", "READY_AT", "BUSY_IS_READY", "STALENESS", "STALL_PATIENCE", "MAX_ATTEMPTS"),
     *("TIMEOUT", "MAX_TIMEOUT", "DRAIN_DELAY", "GRACE", "OUTPUT_DIR", "INPUT_DIR", "WORKFLOWS_DIR"),
-    *("LOG_LEVEL", "LOG_FORMAT"),
+    *("API_KEYS", "API_KEYS_FILE", "LOG_LEVEL", "LOG_FORMAT"),
 }
 
 
@@ -39,7 +39,8 @@ def test_defaults_are_those_of_the_contract() -> None:
 def test_every_name_that_stays_is_declared_with_a_meaning() -> None:
     declared = {declaration.variable: declaration for declaration in declarations()}
     assert declared.keys() >= {f"CONVERTER_{name}" for name in NAMES_THAT_STAY}
-    assert all(d.meaning and d.type and d.default and not d.secret for d in declared.values())
+    assert all(d.meaning and d.type and d.default for d in declared.values())
+    assert [d.variable for d in declared.values() if d.secret] == ["CONVERTER_API_KEYS"]
     assert declared["CONVERTER_BUSY_IS_READY"].switch
     assert declared["CONVERTER_MAX_BODY"].default == "100MiB"
     assert declared["CONVERTER_TIMEOUT"].unit == "seconds"
@@ -48,7 +49,20 @@ def test_every_name_that_stays_is_declared_with_a_meaning() -> None:
 
 
 def test_shown_defaults_are_values_that_are_taken() -> None:
-    words = ("relative", "embedded", "auto:", "a 16", "read", "not", "those", "capacity", "75", "random")
+    words = (
+        "relative",
+        "embedded",
+        "auto:",
+        "a 16",
+        "read",
+        "no",
+        "those",
+        "capacity",
+        "75",
+        "random",
+        "that of",
+        "in tls",
+    )
     flags = {d.name: d.default for d in declarations() if not d.default.startswith(words)}
     assert len(flags) > 20
     assert load(flags, {}) == load({}, {})
@@ -119,6 +133,12 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 SIZE = "must be a number of bytes, or a size such as 100MiB"
 ADDRESS = "must be an address such as http://127.0.0.1:8188"
+EACH_ORIGIN = "must name each origin: * would let every web page call"
+KEYS = "must be name:secret, with names of up to 64 letters, digits and ._-, which entry 2 is not"
+UNGUARDED = (
+    "CONVERTER_ALLOW_UNGUARDED (by default): without api_keys or api_keys_file anyone who reaches {} could run "
+    "workflows: set one of them, or let this be true, not false"
+)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +167,18 @@ ADDRESS = "must be an address such as http://127.0.0.1:8188"
         ({"READY_AT": "16"}, "CONVERTER_READY_AT: must be below busy_at, which is 16, not '16'"),
         ({"TIMEOUT": "5000"}, "CONVERTER_MAX_TIMEOUT (by default): must be at least timeout, which is 5000, not 3600"),
         ({"MAX_TIMEOUT": "9.5"}, "CONVERTER_MAX_TIMEOUT: must be at least timeout, which is 95, not '9.5'"),
+        ({"PROBES_PORT": "3000"}, "CONVERTER_PROBES_PORT: must be another than port, not '3000'"),
+        ({"TLS_KEY": __file__}, f"CONVERTER_TLS_KEY: needs tls_cert, not {__file__[:80]!r}"),
+        ({"API_KEYS": "alice:hunter2,hunter3"}, f"CONVERTER_API_KEYS: {KEYS}"),
+        ({"API_KEYS": ","}, "CONVERTER_API_KEYS: must have a key, such as name:secret"),
+        ({"API_KEYS_FILE": "/nowhere"}, "CONVERTER_API_KEYS_FILE: must be an existing file, not '/nowhere'"),
+        ({"HOST": "0.0.0.0"}, UNGUARDED.format("0.0.0.0")),
+        ({"HOST": "::", "ALLOW_UNGUARDED": "no"}, UNGUARDED.format("::").replace(" (by default)", "")[:-5] + "'no'"),
+        ({"KEY_RATE": "60"}, "CONVERTER_KEY_RATE: needs api_keys or api_keys_file, not '60'"),
+        ({"KEY_CONCURRENCY": "2"}, "CONVERTER_KEY_CONCURRENCY: needs api_keys or api_keys_file, not '2'"),
+        ({"KEY_RATE": "0", "API_KEYS": "a:b"}, "CONVERTER_KEY_RATE: must be at least 1, not '0'"),
+        ({"CORS_ORIGINS": "*"}, f"CONVERTER_CORS_ORIGINS: {EACH_ORIGIN}, not '*'"),
+        ({"MAX_HEADER": "100"}, "CONVERTER_MAX_HEADER: must be at least 1024, not '100'"),
         (
             {"ENGINE_URL": "http://h", "ENGINE_COMMAND": "python main.py"},
             "CONVERTER_ENGINE_COMMAND: can't be used together with engine_url, not 'python main.py'",
@@ -155,6 +187,27 @@ ADDRESS = "must be an address such as http://127.0.0.1:8188"
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_its_source(environment: dict[str, str], line: str) -> None:
     assert wrong(environment) == (line,)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HOST": "0.0.0.0", "API_KEYS": "alice:hunter2"},
+        {"HOST": "0.0.0.0", "API_KEYS_FILE": __file__},
+        {"HOST": "0.0.0.0", "ALLOW_UNGUARDED": "true"},
+        {"HOST": "localhost"},
+        {"HOST": "::1"},
+    ],
+)
+def test_more_than_the_loopback_is_listened_on_with_keys_or_on_purpose(environment: dict[str, str]) -> None:
+    made = load({}, {f"CONVERTER_{name}": value for name, value in environment.items()})
+    assert made.host == environment["HOST"]
+
+
+def test_settings_show_nothing_of_keys() -> None:
+    made = load({"api_keys": "alice:hunter2"}, {})
+    assert made.api_keys == "alice:hunter2"
+    assert "hunter2" not in repr(made) + str(made)
 
 
 def test_variables_of_kubernetes_services_are_ignored() -> None:

@@ -69,6 +69,7 @@ NUMBERS: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
 SETTINGS = {
     "converter": "timeout",
     "comment": "sse_keepalive",
+    "headers": "header_timeout",
     "body": "body_timeout",
     "keep-alive": "keep_alive",
     "probe": "staleness",

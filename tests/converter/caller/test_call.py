@@ -58,10 +58,12 @@ async def test_the_order_has_what_was_given_and_nothing_else(workflow: str, tmp_
     async with serving(playing(("result", result()))) as server:
         await call(workflow, server.url + "/")
         await call(workflow, server.url, timeout=5.0, priority=-1, id="mine", api_key_file="key")
+        await call(workflow, server.url, api_key="another")
     graph = {"9": {"class_type": "SaveImage", "inputs": {}}}
-    orders = [asked.document for asked in server.asked]
+    orders = [asked.document for asked in server.asked][:2]
     assert orders == [{"workflow": graph}, {"workflow": graph, "timeout": 5.0, "priority": -1, "id": "mine"}]
-    assert [asked.headers.get("Authorization") for asked in server.asked] == [None, "Bearer s3cret"]
+    assert [asked.headers.get("Authorization") for asked in server.asked] == [None, "Bearer s3cret", "Bearer another"]
+    assert "another" not in repr(Call(workflow, "http://a", api_key="another"))
 
 
 async def test_a_workflow_without_outputs_is_no_fault(workflow: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,128 @@
+"""The entrance: the ports of a replica, and what stands before them, made of the settings.
+
+For: callers' port and that of the probes, TLS, keys, pages that may call. Leaves to others: what the doors answer
+(`api`), and when files are read again (`renewal`). Invariant: ports are taken, and keys and certificates are known to
+be usable, before anything else is started; nobody is served before all is there.
+"""
+
+import os
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import web
+
+from converter.api.allowance import Allowance
+from converter.api.connections import Terms
+from converter.api.cors import Cors
+from converter.api.door import Doorkeeper, Keyring
+from converter.api.openapi import OpenApi
+from converter.api.operations import OPERATIONS
+from converter.api.server import Door, listen, make_app
+from converter.api.tls import Certificate
+from converter.core.template import Template
+from converter.errors import CannotStart
+from converter.gate import Gate
+from converter.renewal import Source
+from converter.settings import Settings
+from converter.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from converter.spans import Tracing
+
+
+class Entrance:
+    """A replica's ports, taken while this is entered. Raises CannotStart, as entering and `open` do."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._certificate: Certificate | None = None
+        self._keyring: Keyring | None = None
+        if settings.tls_cert is not None:
+            with _reading("the certificate"):
+                self._certificate = Certificate(settings.tls_cert, settings.tls_key)
+        if settings.api_keys is not None or settings.api_keys_file is not None:
+            with _reading("the API keys"):
+                self._keyring = Keyring(settings.api_keys, settings.api_keys_file)
+        tls = None if self._certificate is None else self._certificate.context
+        terms = Terms(settings.keep_alive, settings.header_timeout, settings.max_header)
+        self._doors = [Door(settings.host, settings.port, terms, tls)]
+        if settings.probes_port is not None:
+            self._doors.append(Door(settings.host, settings.probes_port, terms))
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """What is to be read again when its files change."""
+        known: tuple[Source | None, ...] = (self._certificate, self._keyring)
+        return [source for source in known if source is not None]
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for door in self._doors:
+                with _listening(door):
+                    await stack.enter_async_context(door)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        work: Sequence[web.RouteDef],
+        probes: Sequence[web.RouteDef],
+        templates: Collection[Template],
+        gate: Gate,
+        metrics: Metrics,
+        tracing: "Tracing | None",
+    ) -> AsyncIterator[list[str]]:
+        """Serve these routes and the document about them; the addresses of callers' port and of the probes' own."""
+        settings = self._settings
+        apart = len(self._doors) > 1
+        routes = [*work, *([] if apart else probes)]
+        openapi = OpenApi(routes, templates, settings.public_url or "", guarded=self._keyring is not None)
+        apps = [make_app([*routes, *openapi.routes()], lambda: gate.closed, tracing)]
+        self._make_doorkeeper([] if apart else probes, gate, metrics).guard(apps[0])
+        if apart:
+            apps.append(make_app(probes, lambda: gate.closed))
+        async with AsyncExitStack() as stack:
+            addresses = []
+            for app, door in zip(apps, self._doors, strict=True):
+                with _listening(door):
+                    addresses.append(await stack.enter_async_context(listen(app, door)))
+            yield addresses
+
+    def _make_doorkeeper(self, opened: Sequence[web.RouteDef], gate: Gate, metrics: Metrics) -> Doorkeeper:
+        settings = self._settings
+        return Doorkeeper(
+            self._keyring,
+            Cors(settings.cors_origins, settings.public_url or ""),
+            Allowance(settings.key_concurrency, settings.key_rate, lambda: gate.service, metrics),
+            opened={route.path for route in opened},
+            orders={route for route, operation in OPERATIONS.items() if operation.body is not None},
+        )
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Say in one line why files can't be used."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise CannotStart(f"{what} can't be used: {error}") from None
+
+
+@contextmanager
+def _listening(door: Door) -> Iterator[None]:
+    """Say in one line why there is no listening."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
+        raise CannotStart(f"can't listen on {door.host}, port {door.port}: {reason}") from None
