@@ -1,26 +1,17 @@
 """Train the demo model: `python -m training FOLDER`.
 
-For: the stages in order, each taken up where it was left: the text encoder, the autoencoder, the latents of the
-training set, the denoiser, the decoder once more, and the report. Leaves each stage to its module.
-Invariant: FOLDER/state has all that is needed to go on; FOLDER/export/demo has the best model so far.
+For: flags and processes. Leaves what is trained, and in which order, to `stages`.
+Invariant: none of its own; what runs in several processes can't be defined here, where they would not find it.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from training.autoencoder import make_autoencoder, train_autoencoder
-from training.denoiser import Painter, read_painter, train_denoiser
-from training.export import adopt_model, export_model
-from training.latents import encode_scenes
-from training.measurement import list_held_out, save_sheet, score_pictures, write_captions
-from training.reading import train_reader
-from training.report import draw_report
-from training.sampling import paint
-from training.states import append_line, load_state, read_lines
-from training.vocabulary import read_tokenizer
+from training.partners import run_partners
+from training.stages import train
 
 
 def main() -> None:
@@ -29,7 +20,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where states, reports and the model are kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU, in all processes")
     parser.add_argument("--from", dest="origin", type=Path, metavar="MODEL", help="go on from a model: engine/demo")
     parser.add_argument("--reader-steps", type=int, default=1500, help="of the text encoder")
     parser.add_argument("--autoencoder-steps", type=int, default=16_000)
@@ -38,50 +29,9 @@ def main() -> None:
     parser.add_argument("--decoder-steps", type=int, default=3000, help="at the end, of the decoder alone")
     parser.add_argument("--measure-every", type=int, default=500, help="steps of the denoiser")
     parser.add_argument("--measured", type=int, default=100, help="captions of one shape, and as many of two")
+    parser.add_argument("--processes", type=int, default=1, help="that share each batch; on a CPU, one for each core")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    state: Path = arguments.folder / "state"
-    seed, device = arguments.seed, arguments.device
-    if arguments.origin is not None and not (state / "denoiser.pt").exists():
-        adopt_model(arguments.origin, state, arguments.reader_steps, arguments.autoencoder_steps)
-    train_reader(state, arguments.reader_steps, seed, device)
-    train_autoencoder(state, arguments.autoencoder_steps, seed, device)
-    encode_scenes(state, read_autoencoder(state).to(device), arguments.pieces, seed, device)
-
-    def measure(step: int, painter: Painter, scale: float) -> None:
-        measure_model(arguments.folder, read_autoencoder(state).to(device), painter, scale, step, arguments.measured)
-
-    train_denoiser(state, arguments.denoiser_steps, seed, device, measure, arguments.measure_every)
-    decoder_end = arguments.autoencoder_steps + arguments.decoder_steps
-    train_autoencoder(state, decoder_end, seed, device, frozen_from=arguments.autoencoder_steps)
-    painter, scale = read_painter(state)
-    measure(arguments.denoiser_steps, painter.to(device), scale)
-    draw_report(arguments.folder)
-
-
-def read_autoencoder(state: Path) -> Any:
-    """The averaged autoencoder that a folder of states has."""
-    found = load_state(state / "autoencoder.pt")
-    if found is None:
-        raise FileNotFoundError(f"{state} has no autoencoder")
-    autoencoder = make_autoencoder()
-    autoencoder.load_state_dict(found["average"])
-    return autoencoder.eval().requires_grad_(False)
-
-
-def measure_model(folder: Path, autoencoder: Any, painter: Painter, scale: float, step: int, amount: int) -> None:
-    """Draw `amount` held-out captions of one shape and of two, note the scores, and export the best model so far."""
-    tokenizer = read_tokenizer(folder / "state" / "tokenizer")
-    scenes = list_held_out(amount, 1) + list_held_out(amount, 2)
-    pictures = paint(painter, autoencoder, tokenizer, write_captions(scenes), scale)
-    one, one_right = score_pictures(scenes[:amount], pictures[:amount])
-    two, two_right = score_pictures(scenes[amount:], pictures[amount:])
-    save_sheet(folder / "sheets" / f"{step:06d}.png", pictures, one_right + two_right)
-    log = folder / "state" / "scores.jsonl"
-    best = max((line["one"]["right"] + line["two"]["right"] for line in read_lines(log)), default=0.0)
-    append_line(log, step=step, one=one.as_shares(), two=two.as_shares())
-    if one.right + two.right >= best:
-        export_model(folder / "export" / "demo", painter, autoencoder, scale)
+    run_partners(arguments.processes, partial(train, arguments))
 
 
 if __name__ == "__main__":

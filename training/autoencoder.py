@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.drawing import Picture, draw_exercise, draw_picture
+from training.partners import own_share, rank
 from training.scenes import SIDE, draw_scene
 from training.states import Journal, Trainee, pace, quicken
 
@@ -117,6 +118,7 @@ def train_autoencoder(
     """
     torch.manual_seed(seed)
     model = make_autoencoder()
+    torch.manual_seed(seed + rank())  # partners start from equal weights and sample apart
     trainee = Trainee(model, folder / "autoencoder.pt", _RATE, device)
     first = frozen_from or 0
     if frozen_from is not None:
@@ -125,7 +127,8 @@ def train_autoencoder(
     while trainee.step < steps:
         step = trainee.step
         side = SIDE if frozen_from is not None else next(side for share, side in _CROPS if step < share * steps)
-        pictures = draw_batch(seed, step, _BATCH if frozen_from is None else _BATCH // 2, side).to(device)
+        batch = draw_batch(seed, step, _BATCH if frozen_from is None else _BATCH // 2, side)
+        pictures = batch[own_share()].to(device)
         with quicken(device):
             posterior = model.encode(pictures).latent_dist
             latents = posterior.sample()

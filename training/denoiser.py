@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from training.captions import write_caption, write_nothing
 from training.latents import draw_training_scene, measure_scale, read_latents
+from training.partners import do_once, own_share, rank
 from training.reading import DROPPED, WIDTH, make_text_encoder, read_reader
 from training.scenes import Scene
 from training.states import Journal, Trainee, load_state, pace, quicken
@@ -93,6 +94,11 @@ class Batch:
     times: Tensor
     ids: Tensor
 
+    def take(self, rows: slice) -> Self:
+        """Some of the rows."""
+        parts = (self.latents, self.noise, self.times, self.ids)
+        return type(self)(*(part[rows] for part in parts))
+
     def to(self, device: str) -> Self:
         """The same on a device."""
         parts = (self.latents, self.noise, self.times, self.ids)
@@ -139,10 +145,10 @@ def train_denoiser(
 ) -> None:
     """Train until `steps`, taking up what is in `folder`; `measure` gets the averaged networks now and then."""
     torch.manual_seed(seed)
-    tokens = write_tokenizer(folder / "tokenizer")
+    tokens = do_once(lambda: write_tokenizer(folder / "tokenizer"))
     tokenizer = read_tokenizer(folder / "tokenizer")
     raw = read_latents(folder)
-    scale = _fix_scale(folder, raw)
+    scale = do_once(lambda: _fix_scale(folder, raw))
     latents = raw * scale
     scenes = [draw_training_scene(seed, number) for number in range(len(latents))]
     painter = Painter(tokens)
@@ -152,7 +158,7 @@ def train_denoiser(
     alphas = list_alphas().to(device)
     while trainee.step < steps:
         step = trainee.step
-        batch = draw_batch(seed, step, latents, scenes, tokenizer).to(device)
+        batch = draw_batch(seed, step, latents, scenes, tokenizer).take(own_share()).to(device)
         rows = measure_loss(painter, batch, alphas)
         trainee.learn(rows.mean(), pace(step, steps))
         last = trainee.step == steps
@@ -161,7 +167,8 @@ def train_denoiser(
         trainee.keep(last)
         if measure and (trainee.step % measure_every == 0 or last):
             trainee.keep(True)
-            measure(trainee.step, trainee.average.module, scale)
+            if rank() == 0:
+                measure(trainee.step, trainee.average.module, scale)
 
 
 def read_painter(folder: Path) -> tuple[Painter, float]:

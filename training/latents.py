@@ -16,6 +16,7 @@ from torch import Tensor
 
 from training.autoencoder import to_tensor
 from training.drawing import draw_picture
+from training.partners import own_share
 from training.scenes import Scene, draw_scene
 from training.states import append_line, load_state, save_state
 
@@ -32,7 +33,7 @@ def draw_training_scene(seed: int, number: int) -> Scene:
 def encode_scenes(folder: Path, autoencoder: Any, pieces: int, seed: int = 0, device: str = "cpu") -> None:
     """Write the latents of `pieces` times 2000 scenes to `folder`, those that this encoder has not made already."""
     fingerprint = take_fingerprint(autoencoder)
-    for piece in range(pieces):
+    for piece in range(pieces)[own_share()]:
         path = folder / f"latents-{piece:03d}.pt"
         found = load_state(path)
         if found and found["encoder"] == fingerprint:

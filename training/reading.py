@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.captions import write_caption, write_nothing
+from training.partners import do_once, own_share
 from training.scenes import COLOURS, LAYOUTS, PLACES, SHAPES, SIZES, Scene, draw_scene
 from training.states import Journal, Trainee, load_state, pace
 from training.vocabulary import REGISTERS, TOKENS, encode_captions, read_tokenizer, write_tokenizer
@@ -89,13 +90,13 @@ def list_answers(scene: Scene | None) -> list[int]:
 def train_reader(folder: Path, steps: int, seed: int = 0, device: str = "cpu") -> None:
     """Train until `steps`, taking up what is in `folder`."""
     torch.manual_seed(seed)
-    tokens = write_tokenizer(folder / "tokenizer")
+    tokens = do_once(lambda: write_tokenizer(folder / "tokenizer"))
     tokenizer = read_tokenizer(folder / "tokenizer")
     reader = Reader(tokens)
     trainee = Trainee(reader, folder / "reader.pt", _RATE, device)
     journal = Journal(folder / "reader.jsonl", 50)
     while trainee.step < steps:
-        ids, wanted = _draw_batch(seed, trainee.step, tokenizer)
+        ids, wanted = (part[own_share()] for part in _draw_batch(seed, trainee.step, tokenizer))
         answers = reader(ids.to(device))
         pairs = list(zip(answers, wanted.to(device).unbind(1), strict=True))
         loss = torch.stack([functional.cross_entropy(answer, right) for answer, right in pairs]).sum()

@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from training.partners import average_gradients, rank
+
 Network = TypeVar("Network", bound=nn.Module)
 Line: TypeAlias = dict[str, Any]
 
@@ -69,14 +71,15 @@ class Trainee(Generic[Network]):
             group["lr"] = self._rate * share
         self._optimizer.zero_grad()
         torch.autograd.backward([loss])
+        average_gradients(self.module.parameters())
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
         self._optimizer.step()
         self.average.update(self.module, self.step)
         self.step += 1
 
     def keep(self, at_once: bool) -> None:
-        """Save everything, at once or if the last time is minutes ago."""
-        if not at_once and time.monotonic() - self._saved < _SAVE_SECONDS:
+        """Save everything, at once or if the last time is minutes ago; the first of partners does it for all."""
+        if rank() or (not at_once and time.monotonic() - self._saved < _SAVE_SECONDS):
             return
         save_state(
             self._path,
@@ -91,7 +94,7 @@ class Trainee(Generic[Network]):
 
 
 class Journal:
-    """The log of a run: means of what is noted, every so many steps."""
+    """The log of a run: means of what is noted, every so many steps; of partners, what the first one notes."""
 
     def __init__(self, path: Path, every: int) -> None:
         self._path = path
@@ -101,6 +104,8 @@ class Journal:
 
     def note(self, step: int, last: bool, **values: float) -> None:
         """Take in the values of a step, and write a line where one is due."""
+        if rank():
+            return
         for name, value in values.items():
             self._values.setdefault(name, []).append(value)
         if step % self._every and not last:
