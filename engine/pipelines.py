@@ -9,7 +9,7 @@ Invariant: what goes in and comes out is float32 on the CPU; no row of a pass in
 import math
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from engine.device import Place
 from engine.passes import run_split
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
 from engine.schedules import NoiseSchedule
-from engine.texts import TextEncoder
+from engine.texts import TextEncoder, Tokens
 
 _FACTOR = 8  # a picture's side to its latent's
 _SLICE = 4  # items of a batch that are asked for at once
@@ -215,10 +215,15 @@ def predict_all(denoiser: Denoiser, run: Sampling) -> Generator[Prediction, Tens
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextEncoding:
-    """Ask for what a text says."""
+    """Ask for what a text says. Its tokens are found before, so that the device does nothing but compute."""
 
     encoder: TextEncoder
-    text: str
+    tokens: tuple[Tokens, ...]
+
+    @classmethod
+    def of(cls, encoder: TextEncoder, text: str) -> Self:
+        """The same from the text itself. Raises ValueError when it is too long."""
+        return cls(encoder, encoder.tokenize(text))
 
     @property
     def key(self) -> Hashable:
@@ -228,8 +233,8 @@ class TextEncoding:
 
     @property
     def rows(self) -> int:
-        """One, as far as can be told before it is read."""
-        return 1
+        """One for each chunk."""
+        return max(len(tokens.ids) for tokens in self.tokens)
 
     @property
     def weight(self) -> float:
@@ -237,7 +242,7 @@ class TextEncoding:
         return 1.0
 
     def perform_all(self, place: Place, works: Sequence["TextEncoding"], limit: int) -> list[Cue]:
-        return self.encoder.encode(place, [work.text for work in works], limit)
+        return self.encoder.encode(place, [work.tokens for work in works], limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,12 +2,13 @@
 
 For: tokens in chunks, weights, and the hidden states that a family of models is conditioned on. Leaves the reading of
 emphasis to `emphasis` and the order of requests to `device`.
-Invariant: what comes out is float32 on the CPU; a chunk is encoded alone.
+Invariant: what comes out is float32 on the CPU; a chunk is encoded alone; looking for tokens needs no device.
 """
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,31 +23,38 @@ _MAX_CHARACTERS = 100_000  # a bound on the time that one request spends on look
 _CUT_DEPTHS = {23: 24}
 
 
+class Tokens(NamedTuple):
+    """A text as token ids and their weights, both [chunks, tokens]."""
+
+    ids: Tensor
+    weights: Tensor
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tower:
     """A CLIP tokenizer with its text model. One with a projection also sums a text up."""
 
     tokenizer: Any
     model: Any
+    # Tokenizers may be changed by what they are asked, and refuse it while another thread asks.
+    _tokenizing: threading.Lock = field(default_factory=threading.Lock)
 
     def encode(
-        self, place: Place, texts: Sequence[str], limit: int, layer: int | None, normed: bool
+        self, place: Place, texts: Sequence[Tokens], limit: int, layer: int | None, normed: bool
     ) -> list[tuple[Tensor, Tensor | None]]:
         """The hidden states [1, tokens, width] of each text with emphasis, and what sums it up [1, width] if anything.
 
         Layers are counted from the last, -1; None, and a layer before the first, is the last one behind its norm. The
-        states of a layer pass the same norm where `normed` says so. `limit` chunks are encoded at a time. Raises
-        ValueError when a text is too long.
+        states of a layer pass the same norm where `normed` says so. `limit` chunks are encoded at a time.
         """
-        found = [self.tokenize(text) for text in texts]
-        weighted = [bool((weights != 1).any()) for _, weights in found]
-        ids = torch.cat([*(ids for ids, _ in found), *([self._frame([])] if any(weighted) else [])])
+        weighted = [bool((weights != 1).any()) for _, weights in texts]
+        ids = torch.cat([*(ids for ids, _ in texts), *([self._frame([])] if any(weighted) else [])])
         parts = [self._run(place, part, layer, normed) for part in torch.split(ids, limit)]
         hidden = torch.cat([states for states, _ in parts])
         summaries = [summary for _, summary in parts if summary is not None]
         pooled = torch.cat(summaries) if summaries else None
         empty, encoded, start = hidden[-1:], [], 0
-        for (own, weights), changed in zip(found, weighted, strict=True):
+        for (own, weights), changed in zip(texts, weighted, strict=True):
             told = hidden[start : start + len(own)]
             if changed:
                 told = empty + (told - empty) * weights[:, :, None]
@@ -67,14 +75,15 @@ class Tower:
         pooled = getattr(output, "text_embeds", None)
         return hidden.to("cpu", torch.float32), None if pooled is None else pooled.to("cpu", torch.float32)
 
-    def tokenize(self, text: str) -> tuple[Tensor, Tensor]:
-        """Token ids and their weights, both [chunks, tokens]. Raises ValueError when the text is too long."""
+    def tokenize(self, text: str) -> Tokens:
+        """What the model is given. Any thread may ask. Raises ValueError when the text is too long."""
         if len(text) > _MAX_CHARACTERS:
             raise ValueError(f"the text has {len(text)} characters, and at most {_MAX_CHARACTERS} are read")
         tokens: list[int] = []
         weights: list[float] = []
         for segment in read_emphasis(text):
-            found = self.tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
+            with self._tokenizing:
+                found = self.tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
             tokens += found
             weights += [segment.weight] * len(found)
         room = self._length - 2
@@ -83,7 +92,7 @@ class Tower:
         starts = range(0, max(1, len(tokens)), room)
         ids = torch.cat([self._frame(tokens[start : start + room]) for start in starts])
         padded = [[1.0, *weights[start : start + room]] for start in starts]
-        return ids, torch.tensor([chunk + [1.0] * (self._length - len(chunk)) for chunk in padded])
+        return Tokens(ids, torch.tensor([chunk + [1.0] * (self._length - len(chunk)) for chunk in padded]))
 
     def _frame(self, tokens: list[int]) -> Tensor:
         """A chunk [1, tokens] of full length, with its begin and end."""
@@ -111,14 +120,21 @@ class TextEncoder:
     layer: int | None = None
     normed: bool = True
 
-    def encode(self, place: Place, texts: Sequence[str], limit: int) -> list[Cue]:
-        """The cue of each text with its emphasis, `limit` chunks at a time.
+    def tokenize(self, text: str) -> tuple[Tokens, ...]:
+        """What each tower is given. Any thread may ask. Raises ValueError when the text is too long."""
+        return tuple(tower.tokenize(text) for tower in self.towers)
+
+    def encode(self, place: Place, texts: Sequence[tuple[Tokens, ...]], limit: int) -> list[Cue]:
+        """The cue of each text, as `tokenize` gives it, with its emphasis, `limit` chunks at a time.
 
         A long text is encoded in chunks that are laid end to end, and summed up by its first. A weight moves its tokens
-        away from what an empty text has in their place, or towards it, as in ComfyUI 0.3.64. Raises ValueError when a
-        text is too long.
+        away from what an empty text has in their place, or towards it, as in ComfyUI 0.3.64.
         """
-        found = [tower.encode(place, texts, limit, self.layer, self.normed) for tower in self.towers]
+        given = zip(*texts, strict=True)
+        found = [
+            tower.encode(place, own, limit, self.layer, self.normed)
+            for tower, own in zip(self.towers, given, strict=True)
+        ]
         return [_join(own) for own in zip(*found, strict=True)]
 
 

@@ -18,7 +18,7 @@ def encode_text(context: Context, text: str, clip: Handle) -> tuple[object, ...]
     from engine.pipelines import TextEncoding
 
     encoder = context.service(Models).text_encoder(clip)
-    return (Conditioning((ask(context, TextEncoding(encoder, text)),)),)
+    return (Conditioning((ask(context, TextEncoding.of(encoder, text)),)),)
 
 
 def set_last_layer(context: Context, clip: Handle, stop_at_clip_layer: int) -> tuple[object, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +20,13 @@ from torch import Tensor
 from engine.conditioning import Conditioning
 from engine.device import Device
 from engine.models import Handle, Models
+from engine.nodes.conditioning import encode_text
 from engine.noise import seed_items
 from engine.pipelines import Decoding, TextEncoding, predict_all
 from engine.samplers import SAMPLERS
 from engine.sampling import Evaluation, Guidance, Sampling
 from engine.schedules import SCHEDULERS, space_sigmas
+from tests.engine.contexts import RecordingContext
 from tests.engine.graphs import make_folders, picture, through
 from tests.engine.test_device import hold_back
 from tests.engine.test_executor import Bench
@@ -81,7 +85,7 @@ def draw(device: Device, models: Models, wishes: list[Wish]) -> list[tuple[Tenso
     encoder, autoencoder = models.text_encoder(CLIP), models.autoencoder(VAE)
     texts = sorted({"", *(wish.text for wish in wishes)})
     hold = hold_back(device)
-    encoded = [device.submit(TextEncoding(encoder, text)) for text in texts]
+    encoded = [device.submit(TextEncoding.of(encoder, text)) for text in texts]
     hold.release.set()
     cues = {text: Conditioning((future.result(PATIENCE),)) for text, future in zip(texts, encoded, strict=True)}
     hold = hold_back(device)
@@ -103,6 +107,46 @@ def test_a_picture_does_not_depend_on_its_neighbours(device: Device, models: Mod
         # In the latents' standard deviation: an untrained model does not bring it down to 1.
         assert float((latent - own_latent).abs().max() / own_latent.std()) <= 1e-4
         assert float(((drawn - own_drawn).abs() <= 1 / 255).float().mean()) >= 0.999
+
+
+def test_texts_of_any_length_share_a_pass_and_so_do_pictures_of_one_size(device: Device, models: Models) -> None:
+    encoder, autoencoder = models.text_encoder(CLIP), models.autoencoder(VAE)
+    passes: list[int] = []
+
+    def count(module: object, given: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+        passes.append(len([*given, *keywords.values()][0]))
+
+    networks = encoder.towers[0].model, autoencoder.vae.decoder
+    hooks = [network.register_forward_pre_hook(count, with_kwargs=True) for network in networks]
+    try:
+        hold = hold_back(device)
+        texts = [device.submit(TextEncoding.of(encoder, text)) for text in ("a red circle", "a star", "long " * 40)]
+        pictures = [device.submit(Decoding(autoencoder, torch.zeros(1, 4, 8, 8))) for _ in range(3)]
+        hold.release.set()
+        assert [future.result(PATIENCE).embedding.shape[1] for future in texts] == [77, 77, 3 * 77]
+        assert [len(future.result(PATIENCE)) for future in pictures] == [1, 1, 1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert passes == [5, 3]
+
+
+def test_tokens_are_found_before_the_device_is_asked(device: Device, models: Models) -> None:
+    encoder, threads = models.text_encoder(CLIP), set()
+
+    class Tokenizer:
+        bos_token_id, eos_token_id, pad_token_id = 0, 1, 1
+
+        def __call__(self, text: str, **options: object) -> dict[str, list[int]]:
+            threads.add(threading.current_thread())
+            return {"input_ids": [2] * len(text)}
+
+    watched = replace(encoder, towers=(replace(encoder.towers[0], tokenizer=Tokenizer()),))
+    context = RecordingContext(device, models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Models, "text_encoder", lambda models, handle: watched)
+        encode_text(context, "a (red:1.2) circle", CLIP)
+    assert threads == {threading.current_thread()}
 
 
 def test_a_large_batch_is_asked_for_in_slices_so_that_others_get_their_turn(device: Device, models: Models) -> None:

@@ -43,7 +43,7 @@ def pipeline(folder: Path) -> Any:
 
 
 def encode(device: Device, models: Models, handle: Handle, text: str) -> Cue:
-    cue: Cue = device.submit(TextEncoding(models.text_encoder(handle), text)).result(60)
+    cue: Cue = device.submit(TextEncoding.of(models.text_encoder(handle), text)).result(60)
     return cue
 
 

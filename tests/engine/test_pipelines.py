@@ -48,7 +48,7 @@ def test_texts_are_encoded_in_chunks_of_the_encoders_length(device: Device, mode
     width = 32
 
     def encode(text: str) -> torch.Tensor:
-        return device.submit(TextEncoding(encoder, text)).result(60).embedding
+        return device.submit(TextEncoding.of(encoder, text)).result(60).embedding
 
     assert encode("").shape == (1, 77, width)
     assert encode("a" * 75).shape == (1, 77, width)
