@@ -63,6 +63,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--queue-size", type=int, default=10_000, help="prompts that may wait (%(default)s)")
     parser.add_argument("--cache-entries", type=int, default=1024, help="results of nodes kept (%(default)s)")
     parser.add_argument("--cache-mb", type=int, default=512, help="megabytes of results kept (%(default)s)")
+    parser.add_argument(
+        "--prompt-mb", type=int, default=4096, help="megabytes of results that a running prompt may hold (%(default)s)"
+    )
     parser.add_argument("--models-mb", type=int, default=16384, help="megabytes of models kept (%(default)s)")
     parser.add_argument(
         "--preview-method",
@@ -140,6 +143,7 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
                 history_size=options.history_size,
                 max_pending=options.queue_size,
                 previews=options.preview_method != "none",
+                max_held=options.prompt_mb << 20,
                 unload=models.unload,
                 on_end=end_process,
             )

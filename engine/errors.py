@@ -29,6 +29,10 @@ class JunkError(EngineError):
     """A node returned something that its declaration does not allow."""
 
 
+class TooLargeError(EngineError):
+    """A node would make more than a prompt may hold at once."""
+
+
 class ForbiddenPathError(EngineError):
     """A path given by a caller leaves the folder it must stay in."""
 

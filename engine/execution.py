@@ -13,7 +13,6 @@ import math
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, contextmanager
@@ -23,8 +22,9 @@ from typing import Any, TypeVar, cast
 
 from engine.cache import Cache, Entry
 from engine.errors import InterruptError
+from engine.holdings import Holdings
 from engine.nodes.spec import Folders, Node, Preview, Result
-from engine.plan import Values, find_constants, find_links, gather, join_shown, make_keys, order_nodes, sort_ancestors
+from engine.plan import find_constants, find_links, gather, join_shown, make_keys, order_nodes, sort_ancestors
 from engine.plan import spread as spread_calls
 from engine.prompts import Prompt
 from engine.wire import (
@@ -53,6 +53,7 @@ class Workshop:
     cache: Cache
     send: Callable[[Message], None]
     previews: bool = True  # unless a prompt says otherwise
+    max_held: int = 4 << 30  # bytes of results that a prompt may hold
     caching: threading.Lock = field(default_factory=threading.Lock)
 
     def recall(self, key: str | None) -> Entry | None:
@@ -97,13 +98,13 @@ class Execution:
     _events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     _outputs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _executed: list[str] = field(default_factory=list)
-    _values: dict[str, Values] = field(default_factory=dict)
-    _users: Counter[str] = field(default_factory=Counter)
     _maximum: float = 1.0
     _inputs: Mapping[str, list[Any]] = field(default_factory=dict)
     _state: ProgressState = field(init=False)
+    _held: Holdings = field(init=False)
 
     def __post_init__(self) -> None:
+        self._held = Holdings(self.shop.max_held)
         self._state = ProgressState(self.prompt.id)
 
     def interrupt(self) -> None:
@@ -146,7 +147,7 @@ class Execution:
         except (Exception, SystemExit) as error:
             return self._end("execution_error", self._describe_error(error))
         finally:
-            self._values.clear()
+            self._held.clear()
 
     def _plan(self) -> list[tuple[str, str | None]]:
         graph, registry = cast("dict[str, Any]", self.prompt.graph), self.shop.registry
@@ -165,9 +166,9 @@ class Execution:
         for node_id in order:
             if node_id not in entries:
                 links = find_links(graph[node_id], registry[graph[node_id]["class_type"]])
-                self._users.update(source for source, _ in links.values())
+                self._held.expect(source for source, _ in links.values())
         for node_id, entry in entries.items():
-            self._values[node_id] = entry.values
+            self._held.recall(node_id, entry.values)
             if entry.ui is not None:
                 self._outputs[node_id] = entry.ui
         return [(node_id, keys[node_id]) for node_id in order]
@@ -188,10 +189,10 @@ class Execution:
         """Run a node, or show again what it, or a twin of it, has shown."""
         self.node_id, self._maximum, self._inputs = node_id, 1.0, {}
         entry = self.shop.recall(key)
-        if entry is None and node_id in self._values:
-            entry = Entry(self._values[node_id], self._outputs.get(node_id))
+        if entry is None and node_id in self._held:
+            entry = Entry(self._held[node_id], self._outputs.get(node_id))
         if entry is not None:
-            self._values[node_id] = entry.values
+            self._held.recall(node_id, entry.values)
             self._tell_executed(node_id, entry.ui)
             self._tell_state(self._state.write(node_id, 1, 1, finished=True))
             return
@@ -210,7 +211,7 @@ class Execution:
         declaration = self.shop.registry[node["class_type"]]
         links = find_links(node, declaration)
         inputs = {name: [value] for name, value in find_constants(node, declaration).items()}
-        self._inputs = inputs | {name: self._values[source][slot] for name, (source, slot) in links.items()}
+        self._inputs = inputs | {name: self._held[source][slot] for name, (source, slot) in links.items()}
         calls = [dict(self._inputs)] if declaration.input_is_list else spread_calls(self._inputs)
         context = _Context(self, node_id)
         results: list[object] = []
@@ -223,12 +224,13 @@ class Execution:
                 shown.append(result.ui)
         entry = Entry(gather(declaration, results), join_shown(shown) if shown else None)
         dump(entry.ui)
-        self._values[node_id] = entry.values
-        for source, _ in links.values():
-            self._users[source] -= 1
-            if self._users[source] == 0:
-                del self._values[source]
+        self._held.keep(node_id, entry.values)
+        self._held.use(source for source, _ in links.values())
         return entry
+
+    def claim(self, size: int) -> None:
+        """See `spec.Context.claim`."""
+        self._held.claim(size)
 
     def report(self, node_id: str, value: float, maximum: float, preview: Preview | None) -> None:
         """Tell how far a node is, in the order of ComfyUI 0.3.64: previews with metadata precede `progress`."""
@@ -342,6 +344,9 @@ class _Context:
 
     def check(self) -> None:
         self._execution.check()
+
+    def claim(self, size: int) -> None:
+        self._execution.claim(size)
 
     def interruptible(self, future: Future[Any]) -> AbstractContextManager[None]:
         return self._execution.interruptible(future)

@@ -31,8 +31,9 @@ _log = logging.getLogger(__name__)
 class Executor:
     """Carries out prompts in the order of the queue, `concurrency` at once, each on a thread; a context manager.
 
-    Prompts that run at once meet at the device, which lets them share passes. `unload` frees the memory of models,
-    `on_end` is called on a thread that ends unasked. Every method may be called from any thread and returns at once.
+    Prompts that run at once meet at the device, which lets them share passes. Each may hold `max_held` bytes of what
+    its nodes have made. `unload` frees the memory of models, `on_end` is called on a thread that ends unasked. Every
+    method may be called from any thread and returns at once.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Executor:
         history_size: int = 10_000,
         max_pending: int = 10_000,
         previews: bool = True,
+        max_held: int = 4 << 30,
         unload: Callable[[], None] = lambda: None,
         on_end: Callable[[], None],
         patience: float = 2.0,
     ) -> None:
-        self._shop = Workshop(registry, folders, services or {}, Cache() if cache is None else cache, send, previews)
+        cache = Cache() if cache is None else cache
+        self._shop = Workshop(registry, folders, services or {}, cache, send, previews, max_held)
         self.concurrency = concurrency
         self._prompts = Prompts(history_size)
         self._executions: dict[str, Execution] = {}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from torch import Tensor
 
+_INDEX = 64  # bytes of a number and its place in a list, generously
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Latent:
@@ -27,6 +29,11 @@ class Latent:
     samples: "Tensor"
     indices: Sequence[int]
     noise_mask: "Tensor | None" = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the batch where every item has memory of its own."""
+        return self.samples.numel() * self.samples.element_size() + _INDEX * len(self.indices)
 
     @classmethod
     def of(cls, samples: "Tensor") -> Self:

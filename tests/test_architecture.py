@@ -37,7 +37,18 @@ FLOORS: list[set[str]] = [
     {"converter.cli"},
 ]
 # A node's declaration names folders by Path; it touches none.
-ENGINE_PURE = {"errors", "wire", "graph", "plan", "submission", "prompts", "batching", "cache", "nodes.spec"}
+ENGINE_PURE = {
+    "errors",
+    "wire",
+    "graph",
+    "plan",
+    "submission",
+    "prompts",
+    "batching",
+    "cache",
+    "holdings",
+    "nodes.spec",
+}
 # The guard of the engine child hands its environment on, unread.
 ENVIRONMENT_READERS = {"converter.cli", "converter.settings", "converter.link.guard"}
 MAX_LINES = 400

@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from engine.nodes.inputs import hash_file, is_file, list_files
 from engine.nodes.numbering import Numbering
 from engine.nodes.resize import METHODS, crop_to_aspect, resize
-from engine.nodes.spec import MAX_RESOLUTION, METADATA, Context, Folders, Input, Node, Output, Preview, Result
+from engine.nodes.spec import MAX_RESOLUTION, METADATA, Context, Folders, Input, Node, Output, Preview, Result, measure
 from engine.paths import find_annotated
 
 Picture: TypeAlias = NDArray[np.float32]
@@ -35,6 +35,7 @@ _NO_MASK = (64, 64)  # what LoadImage gives as the mask of a picture without alp
 
 def make_empty(context: Context, width: int, height: int, batch_size: int = 1, color: int = 0) -> tuple[Picture]:
     """Pictures of one colour, 0xRRGGBB."""
+    context.claim(measure(batch_size, height, width))
     picture = np.empty((batch_size, height, width, 3), np.float32)
     picture[:] = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
     return (picture,)
@@ -55,6 +56,7 @@ def load(context: Context, image: str) -> tuple[Picture, Picture]:
             colours = take_colours(upright)
             if pictures and colours.shape != pictures[0].shape:
                 continue
+            context.claim(colours.nbytes)
             mask = take_mask(upright)
             pictures.append(colours)
             masks.append(np.zeros(_NO_MASK, np.float32) if mask is None else mask)
@@ -100,6 +102,7 @@ def scale(context: Context, image: Picture, upscale_method: str, width: int, hei
     height = height or max(1, round(rows * width / columns))
     if crop == "center":
         image = crop_to_aspect(image, width, height)
+    context.claim(measure(len(image), height, width, image.shape[-1]))
     return (resize(image, width, height, upscale_method),)
 
 
@@ -107,6 +110,7 @@ def scale_by(context: Context, image: Picture, upscale_method: str, scale_by: fl
     """Resize both sides by a factor."""
     rows, columns = image.shape[1:3]
     width, height = max(1, round(columns * scale_by)), max(1, round(rows * scale_by))
+    context.claim(measure(len(image), height, width, image.shape[-1]))
     return (resize(image, width, height, upscale_method),)
 
 
@@ -124,6 +128,7 @@ def invert(context: Context, image: Picture) -> tuple[Picture]:
 
 def join(context: Context, image1: Picture, image2: Picture) -> tuple[Picture]:
     """Both batches in one; pictures of the second are fitted to the size of the first."""
+    context.claim(measure(len(image1) + len(image2), *image1.shape[1:]))
     if image1.shape[1:3] != image2.shape[1:3]:
         rows, columns = image1.shape[1:3]
         image2 = resize(crop_to_aspect(image2, columns, rows), columns, rows, "bilinear")

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from engine.latents import Latent
 from engine.nodes.resize import LATENT_METHODS, crop_to_aspect, resize
-from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output
+from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output, measure
 
 _FACTOR = 8
 _LEAST_SIDE = 64  # pixels; ComfyUI's
@@ -27,18 +27,21 @@ def scale(context: Context, samples: Latent, upscale_method: str, width: int, he
     rows, columns = samples.samples.shape[2:]
     height = max(_LEAST_SIDE, height or round(rows * max(_LEAST_SIDE, width) / columns))
     width = max(_LEAST_SIDE, width or round(columns * height / rows))
-    return (_resize(samples, width // _FACTOR, height // _FACTOR, upscale_method, center=crop == "center"),)
+    size = width // _FACTOR, height // _FACTOR
+    return (_resize(context, samples, *size, upscale_method, center=crop == "center"),)
 
 
 def scale_by(context: Context, samples: Latent, upscale_method: str, scale_by: float) -> tuple[Latent]:
     """Both sides by a factor."""
     rows, columns = samples.samples.shape[2:]
     width, height = max(1, round(columns * scale_by)), max(1, round(rows * scale_by))
-    return (_resize(samples, width, height, upscale_method, center=False),)
+    return (_resize(context, samples, width, height, upscale_method, center=False),)
 
 
-def _resize(latent: Latent, width: int, height: int, method: str, *, center: bool) -> Latent:
+def _resize(context: Context, latent: Latent, width: int, height: int, method: str, *, center: bool) -> Latent:
     import torch
+
+    context.claim(measure(len(latent.samples), height, width, latent.samples.shape[1]))
 
     channels_last = latent.samples.movedim(1, -1).numpy()
     if center:

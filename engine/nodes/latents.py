@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes.asking import ask
-from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output
+from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output, measure
 from engine.tiling import blend_tiles, cut
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def make_empty(context: Context, width: int, height: int, batch_size: int) -> tu
 
 def repeat_batch(context: Context, samples: Latent, amount: int) -> tuple[object, ...]:
     """The batch `amount` times over."""
+    context.claim(samples.size * amount)
     return (samples.repeat(amount),)
 
 
@@ -42,6 +43,7 @@ def decode(context: Context, samples: Latent, vae: Handle) -> tuple[object, ...]
     """Pictures of latents, one at a time, so that an interrupt comes through and others get their turn between two."""
     from engine.pipelines import Decoding
 
+    _claim_pictures(context, samples)
     autoencoder = context.service(Models).autoencoder(vae)
     pictures = [ask(context, Decoding(autoencoder, latent[None])).numpy() for latent in samples.samples]
     return (np.concatenate(pictures),)
@@ -62,6 +64,7 @@ def decode_tiled(
     """
     from engine.pipelines import Decoding
 
+    _claim_pictures(context, samples)
     autoencoder = context.service(Models).autoencoder(vae)
     tile, lap = tile_size // _FACTOR, min(overlap, tile_size // 4) // _FACTOR
     height, width = samples.samples.shape[2:]
@@ -77,6 +80,11 @@ def decode_tiled(
 
     pictures = [blend_tiles(height, width, tile, lap, _FACTOR, partial(paint, latent)) for latent in samples.samples]
     return (np.stack(pictures),)
+
+
+def _claim_pictures(context: Context, latent: Latent) -> None:
+    rows, columns = latent.samples.shape[2:]
+    context.claim(measure(len(latent.samples), rows * _FACTOR, columns * _FACTOR))
 
 
 def encode(context: Context, pixels: NDArray[np.float32], vae: Handle) -> tuple[Latent]:

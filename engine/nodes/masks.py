@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from engine.nodes.images import Picture, check_image_name, hash_image, take_colours, take_mask
 from engine.nodes.inputs import list_files
-from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output
+from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output, measure
 from engine.paths import find_annotated
 
 _COLOURS = ("red", "green", "blue")
@@ -33,6 +33,7 @@ def load(context: Context, image: str, channel: str) -> tuple[Picture]:
 
 def to_image(context: Context, mask: Picture) -> tuple[Picture]:
     """Grey pictures, [B, H, W, 3]."""
+    context.claim(measure(*mask.shape))
     return (np.repeat(mask[..., np.newaxis], 3, axis=-1),)
 
 
@@ -51,6 +52,7 @@ def invert(context: Context, mask: Picture) -> tuple[Picture]:
 
 def make_solid(context: Context, value: float, width: int, height: int) -> tuple[Picture]:
     """A mask of one value, [1, height, width]."""
+    context.claim(measure(1, height, width, channels=1))
     return (np.full((1, height, width), value, np.float32),)
 
 

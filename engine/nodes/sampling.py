@@ -95,6 +95,7 @@ def _sample(
     from engine.noise import seed_items
     from engine.sampling import Sampling
 
+    context.claim(latent.size)
     denoiser = context.service(Models).denoiser(model)
     channels = latent.samples.shape[1]
     if channels != denoiser.channels:

@@ -46,6 +46,11 @@ class Preview(NamedTuple):
     result: bool = False
 
 
+def measure(count: int, height: int, width: int, channels: int = 3) -> int:
+    """Bytes of an IMAGE [count, height, width, channels], and of what else is float32 with such sides."""
+    return 4 * count * height * width * channels
+
+
 class Context(Protocol):
     """What a node's function receives as its first argument. It is of one node of one prompt."""
 
@@ -88,6 +93,12 @@ class Context(Protocol):
 
     def check(self) -> None:
         """Raise InterruptError when the prompt has been interrupted, and do nothing else."""
+
+    def claim(self, size: int) -> None:
+        """Call it before making values of `size` bytes that may be much larger than what was given.
+
+        Raises TooLargeError when the prompt would hold more than it may.
+        """
 
     def interruptible(self, future: Future[Any]) -> AbstractContextManager[None]:
         """While the context is open an interrupt cancels `future`, and waiting for it then raises InterruptError.

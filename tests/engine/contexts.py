@@ -39,6 +39,7 @@ class RecordingContext:
     def __init__(self, *services: object, interrupt_at: float | None = None) -> None:
         self._services = services
         self._interrupt_at = interrupt_at
+        self.claimed = 0
         self.reports: list[tuple[float, float, Preview | None]] = []
         self.folders = Folders(*(Path("unused"),) * 4)
 
@@ -51,6 +52,9 @@ class RecordingContext:
     def progress(self, value: float, maximum: float, preview: Preview | None = None) -> None:
         self.reports.append((value, maximum, preview))
         self.check()
+
+    def claim(self, size: int) -> None:
+        self.claimed += size
 
     @contextmanager
     def interruptible(self, future: Future[Any]) -> Iterator[None]:
