@@ -15,6 +15,7 @@ from typing import Any
 
 _SMALL = 64  # bytes counted for what does not tell its size
 _DEPTH = 8  # levels that are looked into
+_WASTE = 2  # times its own bytes that an array may keep in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,24 @@ class Cache:
         self.size = 0
 
 
+def compact(value: Any) -> Any:
+    """The value; where it is an array that shows a small part of a larger one a copy, which does not keep the whole."""
+    nbytes = getattr(value, "nbytes", None)
+    if isinstance(nbytes, int) and getattr(value, "base", None) is not None and weigh(value) > _WASTE * nbytes + _SMALL:
+        return value.copy()
+    return value
+
+
 def weigh(value: object, depth: int = _DEPTH) -> int:
     """About how many bytes a value holds: arrays and tensors by `nbytes`, texts by length, containers by content."""
-    # A tensor may show the same memory many times over, as an empty batch does: what counts is what it keeps.
+    # A tensor may show the same memory many times over, as an empty batch does, and an array a small part of what it is
+    # cut out of: what counts is what they keep.
     if callable(storage := getattr(value, "untyped_storage", None)):
         return int(storage().nbytes()) + _SMALL
     nbytes = getattr(value, "nbytes", None)
     if isinstance(nbytes, int):
-        return nbytes + _SMALL
+        base = getattr(value, "base", None)
+        return nbytes + _SMALL if base is None or depth == 0 else weigh(base, depth - 1)
     if isinstance(value, str | bytes):
         return len(value) + _SMALL
     if depth == 0:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from engine.cache import Cache, Entry
+from engine.cache import Cache, Entry, compact
 from engine.errors import InterruptError
 from engine.holdings import Holdings
 from engine.nodes.spec import Folders, Node, Preview, Result
@@ -222,7 +222,8 @@ class Execution:
             results.append(result.values if isinstance(result, Result) else result)
             if isinstance(result, Result) and result.ui is not None:
                 shown.append(result.ui)
-        entry = Entry(gather(declaration, results), join_shown(shown) if shown else None)
+        values = [[compact(value) for value in output] for output in gather(declaration, results)]
+        entry = Entry(values, join_shown(shown) if shown else None)
         dump(entry.ui)
         self._held.keep(node_id, entry.values)
         self._held.use(source for source, _ in links.values())

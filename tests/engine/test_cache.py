@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cache import Cache, Entry, weigh
+from engine.cache import Cache, Entry, compact, weigh
 
 
 def entry(size: int = 0) -> Entry:
@@ -70,6 +70,18 @@ def test_weights() -> None:
     assert weigh({"samples": picture}) >= picture.nbytes
     assert weigh("x" * 1000) >= 1000
     assert weigh(object()) > 0
+    assert weigh(picture[:1, :1]) == weigh(picture), "what counts is what it keeps"
+    assert weigh(np.broadcast_to(np.float32(0), (1000, 1000))) < 1000
     endless: list[object] = []
     endless.append(endless)
     assert weigh(endless) < 10_000
+
+
+def test_what_shows_a_small_part_of_an_array_becomes_one_of_its_own() -> None:
+    picture = np.arange(4 * 64 * 64 * 3, dtype=np.float32).reshape(4, 64, 64, 3).copy()
+    part = picture[:, :16]
+    own = compact(part)
+    assert weigh(own) <= part.nbytes + 64
+    np.testing.assert_array_equal(own, part)
+    for value in (picture, picture[:3], np.broadcast_to(np.float32(0), (9, 9)), "text", None):
+        assert compact(value) is value

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.cache import Cache
+from engine.cache import Cache, weigh
 from engine.errors import QueueFullError, RefusedError
 from engine.executor import Executor
 from engine.graph import validate
@@ -503,3 +503,23 @@ def test_what_runs_can_be_logged(bench: Bench, caplog: pytest.LogCaptureFixture)
         f"prompt {bad} begins",
         f"prompt {bad} ended: execution_error",
     ]
+
+
+def test_a_part_of_a_picture_does_not_keep_the_whole_in_memory(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    def look(context: Context, value: object) -> tuple[object]:
+        seen.append(value)
+        return (value,)
+
+    bench = Bench(make_folders(tmp_path))
+    bench.registry["Look"] = Node("Look", look, "test", {"value": Input("*")}, outputs=(Output("*"),))
+    cut = {"upscale_method": "area", "width": 4, "height": 4, "crop": "center"}
+    graph = picture(width=4, height=4000) | {
+        "3": node("ImageScale", image=["1", 0], **cut),
+        "4": node("Look", value=["3", 0]),
+        "5": node("PreviewAny", source=["4", 0]),
+    }
+    with bench.executor:
+        assert bench.run(graph)[1]["status"]["completed"]
+    assert weigh(seen) < 1000
