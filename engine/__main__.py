@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import re
@@ -154,8 +153,6 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         async with listen(server.make_app(), options.host, options.port) as port:
-            # What is loaded by now stays: the collector need not look at it again and again.
-            gc.freeze()
             _say(f"listening on http://{options.host}:{port}")
             device.submit(Preload())
             await stopped.wait()

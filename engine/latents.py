@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from torch import Tensor
 
+FACTOR = 8  # a picture's side to its latent's
 _INDEX = 64  # bytes of a number and its place in a list, generously
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from engine.conditioning import Cue
 from engine.device import Place
+from engine.latents import FACTOR
 from engine.passes import run_split
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
 from engine.schedules import NoiseSchedule
 from engine.texts import TextEncoder, Tokens
 
-_FACTOR = 8  # a picture's side to its latent's
 _SLICE = 4  # items of a batch that are asked for at once
 # Latent pixels of a row that weighs 1. An autoencoder works at full size and in float32: a picture of 512 x 512, which
 # counts once to a UNet, counts eight times to it.
@@ -102,7 +102,7 @@ class Denoiser:
         added = None
         if summaries is not None:
             # Stable Diffusion XL is told to draw a whole picture of the size that it has, as ComfyUI does.
-            height, width = (_FACTOR * side for side in latents.shape[2:])
+            height, width = (FACTOR * side for side in latents.shape[2:])
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=place.device)
             added = {
                 "text_embeds": summaries.to(place.device, place.dtype),
@@ -294,7 +294,7 @@ class Encoding:
     def weight(self) -> float:
         """As the area of a picture."""
         height, width = self.pictures.shape[1:3]
-        return _weigh(height * width / _FACTOR**2, _USUAL_PICTURE)
+        return _weigh(height * width / FACTOR**2, _USUAL_PICTURE)
 
     def perform_all(self, place: Place, works: Sequence["Encoding"], limit: int) -> Sequence[Tensor]:
         latents = self.autoencoder.encode(place, torch.cat([work.pictures for work in works]), limit)

@@ -6,6 +6,7 @@ Invariant: importing this module imports neither torch nor diffusers, so that na
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 
@@ -25,11 +26,6 @@ class Sampler:
     def evaluations(self) -> int:
         """Questions for each step but one that leads to 0, which asks one."""
         return 1 if self.second is None else 2
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether steps add noise."""
-        return self.noise is not None
 
 
 def _build_euler(**options: Any) -> Any:
@@ -53,17 +49,18 @@ def _build_heun(**options: Any) -> Any:
 def _build_dpm_2(**options: Any) -> Any:
     from diffusers.schedulers.scheduling_k_dpm_2_discrete import KDPM2DiscreteScheduler
 
-    return _build_bare(KDPM2DiscreteScheduler, options)
+    return _bare(KDPM2DiscreteScheduler)(**options)
 
 
 def _build_dpm_sde(**options: Any) -> Any:
     from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler
 
-    return _build_bare(DPMSolverSDEScheduler, options)
+    return _bare(DPMSolverSDEScheduler)(**options)
 
 
-def _build_bare(kind: type[Any], options: Mapping[str, Any]) -> Any:
-    """A scheduler of a kind whose constructor lays out a whole training run, without that.
+@cache
+def _bare(kind: type[Any]) -> type[Any]:
+    """A kind of scheduler whose constructor lays out a whole training run, without that.
 
     What it lays out is replaced anyway, takes up to half a second, and calls numpy in a way that numpy has deprecated.
     """
@@ -72,7 +69,7 @@ def _build_bare(kind: type[Any], options: Mapping[str, Any]) -> Any:
     def set_timesteps(scheduler: Any, *_: object) -> None:
         scheduler.sigmas, scheduler.sample, scheduler.mid_point_sigma = torch.empty(0), None, None
 
-    return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps})(**options)
+    return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps})
 
 
 def _build_dpm_multistep(**options: Any) -> Any:

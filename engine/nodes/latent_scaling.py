@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.latents import Latent
+from engine.latents import FACTOR, Latent
 from engine.nodes.resize import LATENT_METHODS, crop_to_aspect, resize
 from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output, measure
 
-_FACTOR = 8
 _LEAST_SIDE = 64  # pixels; ComfyUI's
 
 
@@ -27,7 +26,7 @@ def scale(context: Context, samples: Latent, upscale_method: str, width: int, he
     rows, columns = samples.samples.shape[2:]
     height = max(_LEAST_SIDE, height or round(rows * max(_LEAST_SIDE, width) / columns))
     width = max(_LEAST_SIDE, width or round(columns * height / rows))
-    size = width // _FACTOR, height // _FACTOR
+    size = width // FACTOR, height // FACTOR
     return (_resize(context, samples, *size, upscale_method, center=crop == "center"),)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.latents import Latent
+from engine.latents import FACTOR, Latent
 from engine.models import Handle, Models
 from engine.nodes.asking import ask
 from engine.nodes.spec import MAX_RESOLUTION, Context, Input, Node, Output, measure
@@ -20,7 +20,6 @@ from engine.tiling import blend_tiles, cut
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FACTOR = 8
 _CHANNELS = 4  # of Stable Diffusion 1, 2 and XL
 
 
@@ -29,7 +28,7 @@ def make_empty(context: Context, width: int, height: int, batch_size: int) -> tu
     import torch
 
     # One item's memory whatever the size of the batch: nobody writes into a latent.
-    nothing = torch.zeros(1, _CHANNELS, height // _FACTOR, width // _FACTOR)
+    nothing = torch.zeros(1, _CHANNELS, height // FACTOR, width // FACTOR)
     return (Latent.of(nothing.expand(batch_size, -1, -1, -1)),)
 
 
@@ -66,7 +65,7 @@ def decode_tiled(
 
     _claim_pictures(context, samples)
     autoencoder = context.service(Models).autoencoder(vae)
-    tile, lap = tile_size // _FACTOR, min(overlap, tile_size // 4) // _FACTOR
+    tile, lap = tile_size // FACTOR, min(overlap, tile_size // 4) // FACTOR
     height, width = samples.samples.shape[2:]
     total = len(samples.samples) * sum(1 for _ in cut(height, width, tile, lap))
     done = 0
@@ -78,13 +77,13 @@ def decode_tiled(
         context.progress(done, total)
         return part
 
-    pictures = [blend_tiles(height, width, tile, lap, _FACTOR, partial(paint, latent)) for latent in samples.samples]
+    pictures = [blend_tiles(height, width, tile, lap, FACTOR, partial(paint, latent)) for latent in samples.samples]
     return (np.stack(pictures),)
 
 
 def _claim_pictures(context: Context, latent: Latent) -> None:
     rows, columns = latent.samples.shape[2:]
-    context.claim(measure(len(latent.samples), rows * _FACTOR, columns * _FACTOR))
+    context.claim(measure(len(latent.samples), rows * FACTOR, columns * FACTOR))
 
 
 def encode(context: Context, pixels: NDArray[np.float32], vae: Handle) -> tuple[Latent]:
@@ -102,8 +101,8 @@ def encode(context: Context, pixels: NDArray[np.float32], vae: Handle) -> tuple[
 def crop(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """The middle of pictures [batch, height, width, channels] whose sides are multiples of 8, without alpha."""
     height, width = pixels.shape[1:3]
-    top, left = height % _FACTOR // 2, width % _FACTOR // 2
-    bottom, right = top + height // _FACTOR * _FACTOR, left + width // _FACTOR * _FACTOR
+    top, left = height % FACTOR // 2, width % FACTOR // 2
+    bottom, right = top + height // FACTOR * FACTOR, left + width // FACTOR * FACTOR
     return pixels[:, top:bottom, left:right, :3]
 
 

@@ -259,10 +259,22 @@ def test_a_placed_part_is_ready_to_run(checkpoints: Path) -> None:
 
 def test_everything_that_a_checkpoint_needs_can_be_imported_before(checkpoints: Path) -> None:
     program = f"""
+import gc
 import sys
+import weakref
 from pathlib import Path
 from engine.models import Preload
+
+class Knot:
+    pass
+
+knot = Knot()
+knot.self, seen = knot, weakref.ref(knot)
 Preload().perform(None)
+assert gc.isenabled()
+del knot
+gc.collect()
+assert seen() is None, "what others make meanwhile is collected"
 before = set(sys.modules)
 from engine.checkpoints import read_part
 from engine.shelves import Source

@@ -22,7 +22,7 @@ LOW = 0.1  # where measured runs stop: the last step into 0 is of first order fo
 SCHEDULE = NoiseSchedule.of_alphas(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
 NOTHING = Guidance(Conditioning.of(torch.zeros(1, 77, 8)), Conditioning.of(torch.zeros(1, 77, 8)), 1.0)
 ORDERS = {"euler": 1, "ddim": 1, "heun": 2, "dpm_2": 2, "dpmpp_2m": 2, "uni_pc": 3, "uni_pc_bh2": 3}
-DETERMINISTIC = sorted(name for name, sampler in SAMPLERS.items() if not sampler.stochastic)
+DETERMINISTIC = sorted(name for name, sampler in SAMPLERS.items() if sampler.noise is None)
 
 
 def answer(evaluation: Evaluation) -> Tensor:
@@ -265,3 +265,9 @@ def test_a_prediction_that_is_no_number_is_refused_at_once() -> None:
     prediction[0, 0, 0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="step 1 is not finite"):
         evaluations.send(prediction)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_schedulers_of_a_sampler_are_of_one_class(name: str) -> None:
+    first, second = (SAMPLERS[name].build(num_train_timesteps=10) for _ in range(2))
+    assert type(first) is type(second)
