@@ -29,6 +29,10 @@ ATTEMPTS = 5
 """Uploads of one input before the engine counts as unable to take it."""
 
 
+ENDING = 60.0
+"""Seconds for an upload to end that was given up: the engine may have it, and write it late."""
+
+
 class NotTaken(Exception):
     """The engine did not take an upload."""
 
@@ -60,6 +64,7 @@ class Staging:
         self._workflow = order.workflow
         self._pending = _decode_all(order)
         self._staged: set[str] = set()
+        self._underway: set[asyncio.Future[str]] = set()
         self.needed = bool(self._pending)
 
     def emptied(self) -> "Staging":
@@ -82,11 +87,19 @@ class Staging:
         """Remove what was staged, where the folder is shared; elsewhere ComfyUI knows no way."""
         folder = self._inputs.folder
         if folder is not None:
+            await self._end_uploads()
             for name in self._staged:
                 try:
                     await asyncio.to_thread((folder / name).unlink, missing_ok=True)
                 except OSError as error:  # the answer is none the worse for it
                     log.warning("a staged input was not removed: %s", error.strerror, extra={"file": name})
+
+    async def _end_uploads(self) -> None:
+        """Wait for what was given up on its way: what is written after the removal would stay."""
+        if self._underway:
+            _, late = await asyncio.wait(self._underway, timeout=ENDING)
+            for upload in late:
+                upload.cancel()
 
     async def _upload(self, media: MediaInput, data: bytes, digest: bytes) -> str:
         kind = identify(media, data)
@@ -102,11 +115,20 @@ class Staging:
         try:
             async for attempt in retrying:
                 with attempt:
-                    name = await self._inputs.upload(file, SUBFOLDER, data, kind.content_type)
+                    name = await self._put(file, data, kind.content_type)
         except NotTaken as error:
             raise EngineFailed("the engine did not take an input of the workflow") from error
         self._staged.add(name)
         return name
+
+    async def _put(self, file: str, data: bytes, content_type: str) -> str:
+        """Upload once. Where it has to be removed later, it goes on when the job is given up."""
+        upload = asyncio.ensure_future(self._inputs.upload(file, SUBFOLDER, data, content_type))
+        if self._inputs.folder is None:
+            return await upload
+        self._underway.add(upload)
+        upload.add_done_callback(self._underway.discard)
+        return await asyncio.shield(upload)
 
 
 def _decode_all(order: Order) -> list[tuple[MediaInput, bytes]]:

@@ -157,14 +157,19 @@ async def test_one_thing_that_is_wrong_is_the_fault_itself(uploads: Uploads) -> 
     assert caught.value.extensions == {"node_id": "0", "class_type": "LoadImage", "input_name": "image"}
 
 
-async def test_an_upload_that_is_given_up_after_it_took_effect_leaves_nothing(uploads: Uploads) -> None:
-    written = asyncio.Event()
+async def test_an_upload_that_is_given_up_after_it_took_effect_leaves_nothing(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "ENDING", 0.01)
+    written, ended = asyncio.Event(), asyncio.Event()
 
     async def write_and_stay(name: str, subfolder: str, data: bytes, content_type: str) -> str:
         await uploads(name, subfolder, data, content_type)
         written.set()
-        await asyncio.Future()
-        raise AssertionError("it was answered")
+        try:
+            return await asyncio.Future()  # it is never answered
+        finally:
+            ended.set()
 
     staging = Inputs(write_and_stay, uploads.folder).stage(order(TEXTS["base64"]))
     task = asyncio.create_task(staging.carry_out())
@@ -174,4 +179,27 @@ async def test_an_upload_that_is_given_up_after_it_took_effect_leaves_nothing(up
         await task
     assert len(uploads.files) == 1
     await staging.remove()
+    assert uploads.files == []
+    await ended.wait()
+
+
+async def test_what_is_written_after_its_job_has_ended_is_removed_too(uploads: Uploads) -> None:
+    begun, answered = asyncio.Event(), asyncio.Event()
+
+    async def write_late(name: str, subfolder: str, data: bytes, content_type: str) -> str:
+        begun.set()
+        await answered.wait()
+        return await uploads(name, subfolder, data, content_type)
+
+    staging = Inputs(write_late, uploads.folder).stage(order(TEXTS["base64"]))
+    task = asyncio.create_task(staging.carry_out())
+    await begun.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    removing = asyncio.create_task(staging.remove())
+    await asyncio.wait([removing], timeout=0.1)
+    answered.set()
+    await removing
+    assert uploads.tries == 1
     assert uploads.files == []
