@@ -9,7 +9,8 @@ from tests.e2e.chaos.rounds import OVERLOAD, measure, play
 from tests.e2e.chaos.scene import Way, open_scene
 from tests.e2e.chaos.verdict import judge
 
-SEED = 1
+SEED = 93
+"""One with which the engine stands still, and the network refuses, for longer than the probes may be stale."""
 
 
 @pytest.mark.timeout(600)

@@ -115,6 +115,16 @@ def test_what_ran_twice() -> None:
     assert "after it had succeeded" in judge(log)[0]
 
 
+def test_twins_run_once_unless_the_first_fails() -> None:
+    log = rerun(14.5, PID)
+    log.orders = [Order(1, "twins", 1.0)]
+    log.answers = [replace(log.answers[0], order=log.orders[0])] * 2
+    assert "twice on one engine" in judge(log)[0]
+    log.struck = [struck("interrupt", 12.0)]
+    log.answers = [replace(log.answers[0], status=409, code="canceled"), log.answers[0]]
+    assert judge(log) == []
+
+
 def test_engines_that_died_unasked() -> None:
     log = peaceful()
     log.lives[LATER_PID] = 20.0
@@ -138,7 +148,8 @@ def test_probes_that_do_not_know_of_a_standstill(kind: Kind) -> None:
     log = peaceful()
     log.struck = [struck(kind, 9.0, 13.0)]
     if kind == "kill":
-        log.lives[LATER_PID] = 13.0
+        log.lives[LATER_PID] = 10.0
+        log.runs.append(Run(12.0, LATER_PID, "warm-up", "execution_success", 13.0))
     assert judge(log) == [], "it may be stale"
     log.probes.append(Probe(12.0, 12.1, "/readyz", 503, "FAILED"))
     assert judge(log) == []
@@ -188,7 +199,7 @@ def test_load_and_strikes_follow_from_their_seed() -> None:
     load = orders.draw(1, 500)
     assert load == orders.draw(1, 500) != orders.draw(2, 500)
     assert {order.shape for order in load} == {*orders.SHARES}
-    assert {order.junk % len(JUNK) for order in load if order.shape == "junk"} == {*range(len(JUNK))}
+    assert {order.variety % len(JUNK) for order in load if order.shape == "junk"} == {*range(len(JUNK))}
     fall = strikes.draw(1, 500, kills=3)
     assert fall == strikes.draw(1, 500, kills=3) != strikes.draw(2, 500, kills=3)
     assert {strike.kind for strike in fall} == {"kill", *strikes.RATES}

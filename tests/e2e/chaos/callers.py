@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector
 from PIL import Image
 
-from tests.e2e.chaos.orders import SIDE, TIMEOUT, Order
+from tests.e2e.chaos.orders import SIDE, TIMEOUT, WAITING, Order
 from tests.e2e.chaos.records import Answer
 from tests.fakes.pictures import color_of
 
@@ -24,7 +24,10 @@ LONGEST = TIMEOUT + 60.0
 """Seconds after which a caller takes it that no answer will come."""
 
 APART = 0.05
-"""Seconds between the two requests of twins."""
+"""Seconds between the two requests of twins, if the first has no answer by then."""
+
+POLL = 0.1
+"""Seconds between two looks at a job."""
 
 
 class Callers:
@@ -59,13 +62,17 @@ class Callers:
         if order.shape == "junk":
             await self._send_junk(order)
         elif order.shape == "twins":
-            key = {"Idempotency-Key": f'"{order.number}"'}
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.run(order, "-a", key))
-                await asyncio.sleep(APART)
-                group.create_task(self.run(order, "-b", key))
+            await self._ask_twice(order)
         else:
             await self.run(order)
+
+    async def _ask_twice(self, order: Order) -> None:
+        """The second of twins comes while the first waits, or when it has its answer."""
+        key = {"Idempotency-Key": f'"{order.number}"'}
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(self.run(order, "-a", key))
+            await asyncio.wait([first], timeout=APART if order.variety % 2 else None)
+            group.create_task(self.run(order, "-b", key))
 
     async def run(self, order: Order, suffix: str = "", headers: Mapping[str, str] | None = None) -> Answer:
         """One request for the order."""
@@ -73,7 +80,7 @@ class Callers:
         answer = Answer(f"{order.number}{suffix}", order, asked=time.time())
         given = {"X-Request-Id": answer.request_id, **WISHES.get(order.shape, {}), **(headers or {})}
         try:
-            async with asyncio.timeout(order.leaves):
+            async with asyncio.timeout(order.leaves if order.shape in WAITING else None):
                 async with self._session.post(f"{self.url}/v1/run", json=body, headers=given) as response:
                     await self._read(answer, response)
         except TimeoutError:
@@ -91,15 +98,28 @@ class Callers:
         if response.content_type == "text/event-stream":
             read_last_event(answer, await response.read())
         elif response.status == 202:
-            place = response.headers["Location"]
             await response.read()
-            async with self._session.get(f"{self.url}{place}/events") as events:
-                read_last_event(answer, await events.read())
+            await self._follow(answer, f"{self.url}{response.headers['Location']}")
         elif response.content_type == "image/png":
             answer.picture = read_color(await response.read())
         else:
             read_document(answer, await response.json(content_type=None))
         answer.status = answer.status or response.status
+
+    async def _follow(self, answer: Answer, job: str) -> None:
+        """A job that goes on alone, to its end."""
+        if answer.order.shape == "canceled":
+            await asyncio.sleep(answer.order.leaves or 0.0)
+            async with self._session.post(f"{job}/cancel") as response:
+                await response.read()
+        if answer.order.shape == "background":
+            async with self._session.get(f"{job}/events") as response:
+                read_last_event(answer, await response.read())
+            return
+        while not answer.status:
+            async with self._session.get(job) as response:
+                read_job(answer, await response.json())
+            await asyncio.sleep(POLL)
 
     def _note(self, answer: Answer) -> Answer:
         answer.answered = time.time()
@@ -108,7 +128,7 @@ class Callers:
 
     async def _send_junk(self, order: Order) -> None:
         """Bytes on a connection of their own; some callers leave in the middle of what they send."""
-        data, leaves = JUNK[order.junk % len(JUNK)]
+        data, leaves = JUNK[order.variety % len(JUNK)]
         answer = Answer(str(order.number), order, asked=time.time())
         parts = urlsplit(self.url)
         try:
@@ -128,10 +148,14 @@ class Callers:
         self._note(answer)
 
 
+_ALONE = {"Prefer": "respond-async"}
+
 WISHES: Mapping[str, Mapping[str, str]] = {
     "raw": {"Accept": "image/png"},
     "events": {"Accept": "text/event-stream"},
-    "background": {"Prefer": "respond-async"},
+    "background": _ALONE,
+    "polled": _ALONE,
+    "canceled": _ALONE,
 }
 
 
@@ -143,6 +167,14 @@ def read_document(answer: Answer, document: Any) -> None:
     if document.get("status") == "succeeded":
         pictures = [base64.b64decode(output["data"]) for output in document["outputs"]]
         answer.picture = read_color(pictures[0]) if len(pictures) == 1 else None
+
+
+def read_job(answer: Answer, document: Any) -> None:
+    """A job's document, which says how it ended, once it has; raises ValueError."""
+    error = document.get("error", document)
+    if document.get("status") == "succeeded" or "code" in error:
+        answer.status = error.get("status", 200) if "code" in error else 200
+        read_document(answer, error)
 
 
 def read_last_event(answer: Answer, body: bytes) -> None:

@@ -12,20 +12,26 @@ from typing import Any, Literal
 
 from tests.fakes.pictures import encode, solid
 
-Shape = Literal["json", "raw", "events", "background", "twins", "input", "failing", "junk"]
+Shape = Literal["json", "raw", "events", "background", "polled", "canceled", "twins", "input", "failing", "junk"]
 
 SHARES: Mapping[Shape, float] = {
-    "json": 0.42,
+    "json": 0.4,
     "raw": 0.15,
     "events": 0.14,
-    "background": 0.08,
+    "background": 0.04,
+    "polled": 0.04,
+    "canceled": 0.02,
     "twins": 0.06,
     "input": 0.07,
     "failing": 0.02,
     "junk": 0.06,
 }
-"""How often each shape is asked for. twins: two requests of one Idempotency-Key, a moment apart. input: the picture is
-sent with the request. failing: a node raises. junk: what no caller should send."""
+"""How often each shape is asked for.
+
+background, polled, canceled: the job goes on alone, and is followed by its events, or asked for again and again, or
+canceled. twins: two requests of one Idempotency-Key, a moment apart or one after the other. input: the picture is sent
+with the request. failing: a node raises. junk: what no caller should send.
+"""
 
 WAITING: tuple[Shape, ...] = ("json", "raw", "events", "input")
 """Whose callers wait for the answer on one connection."""
@@ -46,7 +52,7 @@ SIDE = 16
 @dataclass(frozen=True, slots=True)
 class Order:
     """One order. `pause`: until it is sent, after the one before, in mean pauses. `leaves`: seconds after which its
-    caller is gone; None if it stays. `junk`: which junk, for that shape.
+    caller is gone, or cancels its job; None if it stays. `variety`: which of several, for shapes that have such.
     """
 
     number: int
@@ -55,7 +61,7 @@ class Order:
     seconds: float = SERVICE[0][0]
     leaves: float | None = None
     priority: int = 0
-    junk: int = 0
+    variety: int = 0
 
     def graph(self) -> dict[str, Any]:
         """The workflow."""
@@ -72,7 +78,7 @@ def _draw(dice: random.Random, number: int) -> Order:
     [shape] = dice.choices([*SHARES], [*SHARES.values()])
     [seconds] = dice.choices(*zip(*SERVICE, strict=True))
     patience = dice.expovariate(1 / PATIENCE)
-    leaves = dice.random() < LEAVING and shape in WAITING
+    leaves = shape == "canceled" or (dice.random() < LEAVING and shape in WAITING)
     return Order(
         number,
         shape,

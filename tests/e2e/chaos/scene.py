@@ -155,7 +155,7 @@ async def open_scene(folder: Path, way: Way) -> AsyncIterator[Scene]:
         command = [sys.executable, *module, *given, "--concurrency", str(CONCURRENCY), "--verbose"]
         for name in ("input", "output"):
             (folder / name).mkdir()
-        flags = ["--capacity", str(CAPACITY), "--keep-jobs", "5", "--drain-delay", "0"]
+        flags = ["--capacity", str(CAPACITY), "--keep-jobs", "60", "--drain-delay", "0"]
         async with asyncio.TaskGroup() as group:
             if way == "supervised":
                 flags += ["--restart-budget", "1000", "--input-dir", str(folder / "input")]

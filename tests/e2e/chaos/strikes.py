@@ -11,12 +11,12 @@ Kind = Literal[
 ]  # fmt: skip
 
 RATES: Mapping[Kind, float] = {
-    "stop": 1.5,
+    "stop": 1.0,
     "cut_http": 4.0,
     "cut_socket": 4.0,
-    "stall_http": 1.5,
+    "stall_http": 1.0,
     "stall_socket": 2.0,
-    "refuse": 2.0,
+    "refuse": 1.0,
     "twin": 1.0,
     "interrupt": 2.0,
     "clear": 1.0,
@@ -31,8 +31,8 @@ closes it, which makes ours deaf. interrupt, clear, forget: somebody stops whate
 history. stranger: somebody queues a prompt of their own.
 """
 
-LONGEST: Mapping[Kind, float] = {"stop": 2.5, "stall_http": 1.5, "stall_socket": 2.0, "refuse": 1.0}
-"""Seconds that those last at most which last."""
+LONGEST: Mapping[Kind, float] = {"stop": 4.0, "stall_http": 2.0, "stall_socket": 2.0, "refuse": 4.0}
+"""Seconds that those last at most which last: most are brief, some are longer than the probes may be stale."""
 
 SHORTEST = 0.1
 """Seconds that they last at least."""
@@ -55,6 +55,6 @@ def draw(seed: int, orders: int, kills: int) -> list[Strike]:
     strikes = [Strike(int(orders * (turn + dice.uniform(0.3, 0.7)) / kills), "kill") for turn in range(kills)]
     for kind, rate in RATES.items():
         for _ in range(max(1, round(rate * orders / 1000))):
-            lasts = dice.uniform(SHORTEST, LONGEST[kind]) if kind in LONGEST else 0.0
+            lasts = max(SHORTEST, LONGEST[kind] * dice.random() ** 3) if kind in LONGEST else 0.0
             strikes.append(Strike(dice.randrange(orders), kind, lasts, dice.random() < 0.5))
     return sorted(strikes, key=lambda strike: strike.after)

@@ -70,6 +70,8 @@ def _is_expected(order: Order, status: int, code: str) -> bool:
             return 400 <= status < 500
         case "failing":
             return code == "execution_failed"
+        case "canceled":
+            return status == 200 or code == "canceled"
     return status == 200
 
 
@@ -85,7 +87,10 @@ def _refusals(log: Log) -> Iterator[str]:
 def _runs(log: Log) -> Iterator[str]:
     """Nothing ran twice unless the engine died under it; what was answered has run."""
     runs = by_number(log)
+    freed = {answer.order.number for answer in log.answers if answer.order.shape == "twins" and answer.status != 200}
     for number, own in runs.items():
+        if number in freed:  # the second of the twins was another job
+            continue
         if len(own) > ATTEMPTS:
             yield f"order {number} ran {len(own)} times"
         for first, second in pairwise(own):
@@ -160,8 +165,9 @@ def _recovery(log: Log, struck: Struck) -> float:
     match struck.strike.kind:
         case "stop" | "refuse":
             return struck.ended
-        case "kill":
-            return min((at for at in log.lives.values() if at > struck.begun), default=FOREVER)
+        case "kill":  # until the engine that came after has completed its warm-up
+            pids = [pid for pid, at in log.lives.items() if at > struck.begun]
+            return min((run.ended_at for run in log.runs if run.pid in pids and run.ended_at), default=FOREVER)
     return 0.0
 
 
