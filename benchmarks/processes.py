@@ -84,7 +84,7 @@ class NotStarted(Exception):
 @asynccontextmanager
 async def run_engine(*flags: str) -> AsyncIterator[Engine]:
     """The embedded engine with its demo model and `flags`, in a folder of its own that is removed."""
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with TemporaryDirectory(prefix="benchmark-") as folder:
         command = ("-m", "engine", "--port", str(port), "--base-dir", folder, "--test-nodes", *flags)
@@ -96,7 +96,7 @@ async def run_engine(*flags: str) -> AsyncIterator[Engine]:
 @asynccontextmanager
 async def run_converter(engine: Engine, *flags: str) -> AsyncIterator[Converter]:
     """A converter attached to the engine, with places enough for any load, and `flags` of its own."""
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     given = ("--port", str(port), "--engine-url", engine.url, "--capacity", "4096", "--drain-delay", "0")
     with _child(("-m", "converter.cli", "serve", *given, *flags)) as process:
@@ -106,7 +106,7 @@ async def run_converter(engine: Engine, *flags: str) -> AsyncIterator[Converter]
 
 async def start_converter(engine: Engine, *flags: str) -> tuple[float, float]:
     """Start a converter and end it: seconds until it listened, and those of processor time spent by then."""
-    port = _free_port()
+    port = free_port()
     begun = perf_counter()
     given = ("--port", str(port), "--engine-url", engine.url, "--drain-delay", "0")
     with _child(("-m", "converter.cli", "serve", *given, *flags)) as process:
@@ -160,7 +160,8 @@ async def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     raise NotStarted(f"nothing answers at {url}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine's loopback on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -33,6 +33,12 @@ def sleep(tag: str, seconds: float) -> Graph:
     return _save(graph, tag)
 
 
+def doze(tag: str, seconds: float) -> Graph:
+    """The same without steps: nothing is told while it takes its `seconds`."""
+    graph = _empty(next(_colors)) | {"2": _node("TestSleepDeaf", value=["1", 0], seconds=seconds)}
+    return _save(graph, tag)
+
+
 def _empty(color: int) -> dict[str, object]:
     return {"1": _node("EmptyImage", width=SIDE, height=SIDE, batch_size=1, color=color % 0x1000000)}
 

@@ -17,10 +17,10 @@ import pytest_asyncio
 from aiohttp import ClientSession
 
 from converter.client import Client
-from tests.deploy.balancers import ENVOY, HAPROXY, NGINX, Kind
+from tests.deploy.balancers import KINDS, NGINX, Kind
 from tests.deploy.ladder import ladder
 from tests.e2e.fleet import replicas
-from tests.e2e.fleet.crowd import Call, ask_once, callers_session, crowd, graph
+from tests.e2e.fleet.crowd import Call, Crowd, ask_once, callers_session, crowd, graph
 from tests.e2e.fleet.front import Front, opened
 from tests.e2e.fleet.replicas import Fleet, Replica
 from tests.e2e.fleet.scale import SCALE
@@ -39,7 +39,15 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
         yield fleet
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=[HAPROXY, NGINX], ids=lambda kind: kind.name)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def small_fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+    """Three replicas that are soon full."""
+    capacity = str(SCALE.capacity)
+    async with replicas.running(tmp_path_factory.mktemp("small"), "--capacity", capacity) as fleet:
+        yield fleet
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=KINDS, ids=lambda kind: kind.name)
 async def front(request: pytest.FixtureRequest, tmp_path: Path, fleet: Fleet) -> AsyncIterator[Front]:
     """A load balancer in front of the fleet."""
     async with opened(request.param, tmp_path, fleet) as front:
@@ -65,7 +73,7 @@ async def test_a_rolling_restart_fails_no_request(fleet: Fleet, front: Front) ->
             await replica.ready()
             front.take_out()
             await replica.works()
-    assert not callers.failed()
+    assert not callers.failed(), front.log[-3000:]
     _show(front, "rolling restart of three replicas", requests=len(callers.calls), failed=0)
 
 
@@ -86,13 +94,14 @@ async def test_a_killed_converter_costs_plain_callers_what_was_in_flight_there(
         assert {(await fleet[tag].get(f"/v1/jobs/{name}")).status for tag in "bc"} == {404}, "nothing is sent twice"
 
 
-async def test_a_killed_converter_costs_callers_with_the_client_nothing(fleet: Fleet, front: Front) -> None:
-    async with _stuck(fleet["a"]), Client(front.url) as client:
+async def test_a_killed_converter_costs_callers_with_a_good_client_nothing(fleet: Fleet, front: Front) -> None:
+    async with _stuck(fleet["a"]), Client(front.url, timeout=2 * PATIENCE) as client:
         ids = [f"good-{front.kind.name}-{number}" for number in range(9)]
         tasks = {name: asyncio.create_task(client.run(graph(SCALE.job), id=name)) for name in ids}
         assert await _which_are_at(fleet["a"], tasks)
         await _kill(fleet["a"])
-        assert [len((await task).outputs) for task in tasks.values()] == [1] * 9
+        results = {name: await task for name, task in tasks.items()}
+    assert {name: result.id for name, result in results.items()} == {name: name for name in ids}
 
 
 class _stuck:  # noqa: N801 - used as a function is
@@ -135,39 +144,42 @@ async def test_a_dead_engine_takes_its_replica_out_until_it_is_back(fleet: Fleet
     async with crowd(front.url, 6, SCALE.job) as callers:
         await replica.works()
         replica.hold.touch()
-        (await replica.engine()).kill()
-        died = time.monotonic()
-        await replica.until("/readyz", lambda reply: reply.status == 503)
-        if front.kind is HAPROXY:
-            asked = await _last_asked(replica, callers.hears) - died
-            _show(front, "last request after the engine's death", seconds=max(0.0, asked))
-            assert not SCALE.full or asked <= 2 * ladder()["probe"]
-        else:
-            await callers.hears(20)
-        before = await replica.succeeded()
-        replica.hold.unlink()
-        await replica.until("/readyz", lambda reply: reply.status == 200)
+        try:
+            (await replica.engine()).kill()
+            died = time.monotonic()
+            await replica.until("/readyz", lambda reply: reply.status == 503)
+            if front.kind is NGINX:  # which has no probes, and asks again and again
+                await callers.hears(20)
+            else:
+                asked = await _last_asked(replica, callers) - died
+                _show(front, "last request to a replica after its engine's death", seconds=asked)
+                assert not SCALE.full or asked <= 2 * ladder()["probe"]
+            before = await replica.succeeded()
+        finally:
+            replica.hold.unlink()
+            await replica.ready()
         await replica.works(before + 3)
-    assert not callers.failed()
+    assert not callers.failed(), front.log[-3000:]
 
 
-async def _last_asked(replica: Replica, hears: Any) -> float:
+async def _last_asked(replica: Replica, callers: Crowd) -> float:
     """When a replica that refuses was asked for the last time: it isn't while the others give many answers."""
     reasons = ("starting", "engine_down")
-    last, refused = time.monotonic(), -1.0
+    last, refused, heard = time.monotonic(), 0.0, len(callers.calls)
     async with asyncio.timeout(PATIENCE):
         while True:
             now = sum([await replica.metric(f'converter_refusals_total{{reason="{reason}"}}') for reason in reasons])
-            if now == refused:
+            if now != refused:
+                last, refused, heard = time.monotonic(), now, len(callers.calls)
+            elif len(callers.calls) > heard + 40:
                 return last
-            last, refused = time.monotonic(), now
-            await hears(40)
+            await asyncio.sleep(POLL)
 
 
 # Streams and jobs ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [HAPROXY, NGINX, ENVOY], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 async def test_a_silent_stream_is_neither_cut_nor_held_up(
     kind: Kind, fleet: Fleet, tmp_path: Path, session: ClientSession
 ) -> None:
@@ -219,27 +231,25 @@ async def _find(fleet: Fleet, name: str) -> Replica:
     return found
 
 
-@pytest.mark.parametrize("kind", [HAPROXY, NGINX, ENVOY], ids=lambda kind: kind.name)
 async def test_jobs_in_the_background_come_back_to_their_replica(
-    kind: Kind, fleet: Fleet, tmp_path: Path, session: ClientSession
+    fleet: Fleet, front: Front, session: ClientSession
 ) -> None:
-    async with opened(kind, tmp_path, fleet) as front:
-        places = [await _begin(session, front) for _ in range(9)]
-        while {place.rpartition("/")[2][0] for place in places} != set(fleet) and len(places) < 200:
-            places.append(await _begin(session, front))
-        assert {place.rpartition("/")[2].partition("-")[0] for place in places} == set(fleet)
-        for place in places:
-            assert await _status(session, front, place) in ("waiting", "running", "succeeded")
-            async with session.get(f"{front.url}{place}/events") as response:
-                assert [event async for event, _ in _events(response)][-1] == "result"
-            assert await _status(session, front, place) == "succeeded"
-            canceled = await ask(session, "POST", f"{front.url}{place}/cancel")
-            assert canceled.document["status"] == "succeeded", "too late, but at the right place"
+    places = [await _begin(session, front) for _ in range(9)]
+    while {_tag(place) for place in places} != set(fleet) and len(places) < 200:
+        places.append(await _begin(session, front))
+    assert {_tag(place) for place in places} == set(fleet)
+    for place in places:
+        assert await _status(session, front, place) in ("waiting", "running", "succeeded")
+        async with session.get(f"{front.url}{place}/events") as response:
+            assert [event async for event, _ in _events(response)][-1] == "result"
+        assert await _status(session, front, place) == "succeeded"
+        canceled = await ask(session, "POST", f"{front.url}{place}/cancel")
+        assert canceled.document["status"] == "succeeded", "too late, but at the right place"
 
 
 async def test_a_job_is_fetched_from_a_replica_that_drains(fleet: Fleet, front: Front, session: ClientSession) -> None:
     place = await _begin(session, front, seconds=1.0)
-    replica = fleet[place.rpartition("/")[2].partition("-")[0]]
+    replica = fleet[_tag(place)]
     front.take_out(replica.tag)
     replica.service.signal(signal.SIGTERM)
     await replica.until("/readyz", lambda reply: reply.status == 503)
@@ -256,6 +266,11 @@ async def _begin(session: ClientSession, front: Front, seconds: float = 0.0) -> 
     async with session.post(f"{front.url}/v1/run", json=body, headers={"Prefer": "respond-async"}) as response:
         assert response.status == 202, await response.text()
         return response.headers["Location"]
+
+
+def _tag(place: str) -> str:
+    """The replica's, which a job's id begins with."""
+    return place.rpartition("/")[2].partition("-")[0]
 
 
 async def _has_succeeded(session: ClientSession, front: Front, place: str) -> bool:
@@ -308,22 +323,20 @@ async def _held(fleet: Fleet) -> int:
     return sum(queue["running"] + queue["waiting"] + queue["strangers"] for queue in queues)
 
 
-@pytest.mark.parametrize("kind", [HAPROXY, NGINX], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 async def test_three_times_too_many_are_refused_at_once_and_the_others_served(
-    kind: Kind, tmp_path: Path, session: ClientSession
+    kind: Kind, small_fleet: Fleet, tmp_path: Path, session: ClientSession
 ) -> None:
-    fastest = 3 / SCALE.job  # jobs a second
-    async with (
-        replicas.running(tmp_path, "--capacity", str(SCALE.capacity)) as fleet,
-        opened(kind, tmp_path, fleet) as front,
-    ):
+    fastest = len(small_fleet) / SCALE.job  # jobs a second
+    async with opened(kind, tmp_path, small_fleet) as front:
         async with crowd(front.url, 9, SCALE.job) as callers:
             await asyncio.sleep(SCALE.load / 4)
         best = len(callers.calls) / (SCALE.load / 4)
+        past = {tag: len(replica.changes()) for tag, replica in small_fleet.items()}
         calls = await _flood(session, front, 3 * fastest)
-        for replica in fleet.values():
+        for replica in small_fleet.values():
             await replica.ready()
-        changes = {tag: replica.changes() for tag, replica in fleet.items()}
+        changes = {tag: replica.changes()[past[tag] :] for tag, replica in small_fleet.items()}
     served, refused = ([call for call in calls if call.status == status] for status in (200, 429))
     assert len(served) + len(refused) == len(calls), {call.status for call in calls}
     assert served
@@ -348,7 +361,7 @@ def _judge(front: Front, best: float, served: list[Call], refused: list[Call], c
     goodput = sum(call.begun + call.seconds <= begun + SCALE.load for call in served) / SCALE.load / best
     slowest = max(call.seconds for call in served)
     refusal = sorted(call.seconds for call in refused)[int(0.99 * len(refused))]
-    flaps = max(sum(state in ("READY", "BUSY") for state in states) for states in changes) / SCALE.load
+    flaps = max(len(states) for states in changes) / SCALE.load
     bound = SCALE.capacity * (SCALE.job + 0.05)
     _show(
         front,

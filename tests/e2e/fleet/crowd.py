@@ -5,7 +5,7 @@ They are plain callers, who take what they get. Leaves judging to the tests.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -40,9 +40,6 @@ class Call:
     document: Any = None
 
 
-Ask = Callable[[ClientSession, str, dict[str, Any]], Awaitable[Call]]
-
-
 async def ask_once(session: ClientSession, url: str, body: dict[str, Any], **headers: str) -> Call:
     """A plain call of `/v1/run`."""
     begun = time.monotonic()
@@ -72,14 +69,14 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(url: str, callers: int, seconds: float, ask: Ask = ask_once) -> AsyncIterator[Crowd]:
+async def crowd(url: str, callers: int, seconds: float) -> AsyncIterator[Crowd]:
     """So many callers, whose jobs take so long; at the end of the block each hears its last answer."""
     seen = Crowd()
     ended = False
 
     async def call_again_and_again(session: ClientSession) -> None:
         while not ended:
-            seen.calls.append(await ask(session, url, {"workflow": graph(seconds)}))
+            seen.calls.append(await ask_once(session, url, {"workflow": graph(seconds)}))
 
     async with callers_session() as session, asyncio.TaskGroup() as group:
         for _ in range(callers):

@@ -14,8 +14,10 @@ from tempfile import mkdtemp
 import pytest
 
 from tests.deploy.balancers import NGINX, Changes, Kind
+from tests.e2e.fleet.crowd import ask_once, callers_session, graph
 from tests.e2e.fleet.replicas import Fleet, find_port
 from tests.e2e.fleet.scale import SCALE
+from tests.e2e.fleet.waiting import eventually
 from tests.e2e.service import PATIENCE, POLL
 
 
@@ -81,6 +83,19 @@ async def opened(
     front = Front(kind, Path(mkdtemp(dir=parent)), fleet, times)
     try:
         await front.listens()
+        await _meet(front, fleet)
         yield front
     finally:
         front.close()
+
+
+async def _meet(front: Front, fleet: Fleet) -> None:
+    """Wait until it has given something to every replica: it knows then that they are ready."""
+    before = {tag: await replica.succeeded() for tag, replica in fleet.items()}
+
+    async def all_have_worked() -> bool:
+        await ask_once(session, front.url, {"workflow": graph(0.0)})
+        return all([await replica.succeeded() > before[tag] for tag, replica in fleet.items()])
+
+    async with callers_session() as session:
+        await eventually(all_have_worked)
