@@ -155,7 +155,10 @@ def test_settings_and_metrics_that_are_named_exist() -> None:
     texts = [path.read_text() for path in DEPLOY.rglob("*") if path.is_file()]
     texts.append((DEPLOY.parent / "docs" / "operating.md").read_text())
     settings = {name for text in texts for name in re.findall(r"\bCONVERTER_[A-Z_]+\b", text)}
-    assert settings - {declaration.variable for declaration in declarations()} <= {"CONVERTER_PORT"}
+    assert settings - {declaration.variable for declaration in declarations()} <= {
+        "CONVERTER_PORT",
+        "CONVERTER_API_KEY",
+    }
     shown = Metrics().text().decode()
     named = {
         name
