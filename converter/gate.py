@@ -133,6 +133,11 @@ class Gate:
         self._metrics.refusals.labels(reason=code).inc()
         return kind(detail, retry_after=admission.retry_after(seconds, random.random()), queue=self.queue())
 
+    def turn_away(self, detail: str, seconds: int) -> QueueFull:
+        """The refusal of one for whom there is no room, whatever the places; to be raised."""
+        self._metrics.refusals.labels(reason=QueueFull.code).inc()
+        return QueueFull(detail, retry_after=seconds)
+
     def hold(self, ticket_id: str, holder: Holder) -> None:
         """Who is told about the ticket."""
         self._holders[ticket_id] = holder

@@ -105,7 +105,7 @@ class SharedFolder:
             return stream, size, stream.read(min(size, CHUNK))
         except OSError as error:
             stream.close()
-            raise Broken(f"{file.filename}: {error.strerror}") from error
+            raise Broken(f"the file can't be read: {error.strerror}") from error
 
 
 class _Read:

@@ -24,7 +24,7 @@ from converter.core.negotiation import Preference, Shape, Wish, read_accept, rea
 from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, fill, schema
 from converter.core.workflow import clip
-from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound, QueueFull
+from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound
 from converter.gate import Gate
 from converter.jobs import Jobs
 from converter.media.outputs import Item
@@ -122,7 +122,7 @@ class Native:
     def _returning(self) -> Iterator[None]:
         """Bodies that are read beside all places are few; whoever is one too many comes back."""
         if self._returns >= RETURNS:
-            raise QueueFull("too many callers come back with their keys at once", retry_after=1)
+            raise self._gate.turn_away("too many callers come back with their keys at once", seconds=1)
         self._returns += 1
         try:
             yield

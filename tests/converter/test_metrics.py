@@ -8,6 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from converter.api import native
+from converter.core import readiness
 from tests import docs
 from tests.converter.faults.graphs import passed_through, picture
 from tests.converter.faults.replica import PATIENCE, POLL, Caller, converter
@@ -86,6 +88,24 @@ async def test_saturation_is_never_more_than_one(engine: FakeEngine) -> None:
         assert await value(caller, "saturation") == 1
         assert await value(caller, "depth") == 4
         engine.release()
+
+
+async def test_every_refusal_is_counted_by_its_reason(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with converter(engine.url, capacity=1) as caller:
+        engine.hold()
+        held = caller.start(picture(1), {"Idempotency-Key": "once"})
+        await caller.until(lambda: caller.tickets)
+        assert (await caller.run(picture(2))).code == "queue_full"
+        monkeypatch.setattr(native, "RETURNS", 0)
+        assert (await caller.run(picture(1), {"Idempotency-Key": "once"})).code == "queue_full"
+        assert (await caller.run(picture(2), priority=-1)).code == "queue_full"
+        assert await value(caller, "refusals_total", reason="queue_full") == 3
+        engine.release()
+        await held
+        caller.replica.gate.observe(readiness.DrainStarted())
+        caller.replica.gate.close()
+        assert (await caller.run(picture(2))).code == "draining"
+        assert await value(caller, "refusals_total", reason="draining") == 1
 
 
 async def test_an_attached_engine_that_restarts_is_counted_once(engine: FakeEngine) -> None:
