@@ -46,7 +46,8 @@ class Trail:
 
     def move(self, was: Phase, phase: Phase, seconds: float, instance: str | None) -> None:
         """A phase has ended after so long, and another begins; `instance`: the engine that has the prompt."""
-        log.info("job %s", phase.value, extra={**self.about, "was": was.value, "seconds": round(seconds, 4)})
+        if log.isEnabledFor(logging.DEBUG):  # else these lines would cost a tenth of a short job
+            log.debug("job %s", phase.value, extra={**self.about, "was": was.value, "seconds": round(seconds, 4)})
         if self._spans is not None:
             self._spans.enter(None if phase is Phase.DONE else phase.value, instance)
 

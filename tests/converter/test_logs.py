@@ -65,9 +65,9 @@ async def test_each_transition_of_a_job_is_a_line_that_says_whose_it_is(engine: 
         ("collecting", "job delivering"),
         ("delivering", "job done"),
     ]
-    assert all(line["level"] == "info" and line["seconds"] >= 0 for line in told if "was" in line)
+    assert all(line["level"] == "debug" and line["seconds"] >= 0 for line in told if "was" in line)
     [ended] = [line for line in told if line["event"] == "job ended"]
-    assert ended["outcome"] == "succeeded"
+    assert (ended["level"], ended["outcome"]) == ("info", "succeeded")
     parts = sum(ended[part] for part in ("waiting", "staging", "queued", "executing", "overhead"))
     assert parts == pytest.approx(ended["total"], abs=1e-3)
 
