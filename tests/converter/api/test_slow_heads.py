@@ -73,6 +73,17 @@ async def test_bodies_and_idle_connections_have_times_of_their_own(engine: FakeE
             assert (await connection.receive()).status == 200
 
 
+async def test_a_head_in_pieces_leaves_no_time_limit_behind(engine: FakeEngine) -> None:
+    async with converter(engine.url, header_timeout=1.0) as caller, connect(caller.url) as wire:
+        for piece in (HEAD[:5], HEAD[5:10], HEAD[10:]):
+            await wire.send(piece)
+            await asyncio.sleep(0.01)
+        assert (await wire.receive()).status == 200
+        await asyncio.sleep(1.2)
+        await wire.send(HEAD)
+        assert (await wire.receive()).status == 200
+
+
 async def test_a_body_of_a_caller_who_is_answered_already_is_no_head(engine: FakeEngine) -> None:
     """What comes of a body that nobody reads does not count for the next head."""
     async with converter(engine.url, header_timeout=0.2) as caller, connect(caller.url) as wire:

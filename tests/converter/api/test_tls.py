@@ -116,11 +116,9 @@ async def test_a_certificate_that_is_replaced_is_met_by_new_connections(
 def test_files_that_do_not_belong_together_change_nothing(tmp_path: Path) -> None:
     chain, key = issue(tmp_path)
     certificate = Certificate(chain, key)
-    made = CA.issue_cert("127.0.0.1")
-    chain.write_bytes(made.cert_chain_pems[0].bytes())
-    for broken in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", None):
-        if broken is not None:
-            chain.write_bytes(broken)
+    other = CA.issue_cert("127.0.0.1").cert_chain_pems[0].bytes()
+    for broken in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", other):
+        chain.write_bytes(broken)
         with pytest.raises(ssl.SSLError):
             certificate.read()
     assert handshake(certificate.context)
