@@ -114,24 +114,38 @@ SCRIPT = """
 import sys
 from converter.client import SyncClient
 with SyncClient(sys.argv[1]) as client:
+    try:
+        client.run({})
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        sys.stdin.readline()
     client.run({})
 """
 
 
 async def test_ctrl_c_ends_a_call_and_its_connection() -> None:
-    async with serving(playing(("status", STATUS), then=hang)) as server:
+    """The first time the program goes on, the second time it ends."""
+    pipe = asyncio.subprocess.PIPE
+    async with serving(playing(("status", STATUS), then=hang)) as server, asyncio.timeout(PATIENCE):
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            SCRIPT,
-            server.url,
+            *(sys.executable, "-c", SCRIPT, server.url),
             cwd=ROOT,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
             preexec_fn=heed_interrupts,
         )
-        async with asyncio.timeout(PATIENCE):
-            await server.came.wait()
-            child.send_signal(signal.SIGINT)
-            _, said = await child.communicate()
-            await server.gone.wait()
+        assert child.stdout
+        await server.came.wait()
+        child.send_signal(signal.SIGINT)
+        assert await child.stdout.readline() == b"interrupted\n"
+        await server.gone.wait()
+        server.came.clear()
+        server.gone.clear()
+        assert child.stdin
+        child.stdin.write(b"\n")
+        await server.came.wait()
+        child.send_signal(signal.SIGINT)
+        _, said = await child.communicate()
+        await server.gone.wait()
     assert said.splitlines()[-1] == b"KeyboardInterrupt"

@@ -112,6 +112,15 @@ async def test_a_stream_that_is_cut_goes_on_under_the_same_key_as_if_nothing_had
     assert len(naps.seconds) == 2
 
 
+async def test_nothing_counts_that_comes_after_the_last_event(naps: Naps) -> None:
+    refusal = document(429, "shed", retry="later", retry_after=1)
+    first = playing(("error", refusal), ("status", STATUS), ("result", result(id="stray")))
+    async with serving([first, DONE]) as server, Client(server.url, sleep=naps) as client:
+        events = await collect(client)
+    assert [event.id for event in events if isinstance(event, Result)] == ["j1"]
+    assert len(events) == 1
+
+
 async def test_half_an_event_is_none(naps: Naps) -> None:
     async def stop_midway(request: Any) -> Any:
         response = await playing(("status", STATUS))(request)

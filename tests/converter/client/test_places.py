@@ -13,6 +13,9 @@ from tests.converter.client.scripted import OUTPUT, WORKFLOW, hang, playing, pro
 PATIENCE = 60.0
 """Seconds after which a wait for anything fails."""
 
+POLL = 0.005
+"""Seconds between two looks at what tells nobody that it has changed."""
+
 DONE = playing(("result", result(OUTPUT)))
 
 
@@ -86,6 +89,29 @@ async def test_refusals_make_the_window_smaller_and_successes_larger() -> None:
                 for _ in range(client.room):
                     group.create_task(client.run(WORKFLOW))
         assert client.room > before
+
+
+async def test_every_refusal_of_a_later_try_counts_again(naps: Naps) -> None:
+    refusal = problem(503, "engine_down", {"Retry-After": "1"}, retry="later")
+    async with serving([refusal] * 3 + [DONE]) as server, Client(server.url, limit=16, sleep=naps) as client:
+        await client.run(WORKFLOW)
+        assert client.room == 2
+
+
+async def test_who_finds_the_smaller_window_full_waits(naps: Naps) -> None:
+    refusal = problem(429, "queue_full", {"Retry-After": "1"}, retry="later")
+    async with serving([refusal] * 3 + [DONE, playing(then=hang)]) as server, Client(server.url, sleep=naps) as client:
+        await client.run(WORKFLOW)
+        calls = [asyncio.create_task(client.run(WORKFLOW)) for _ in range(5)]
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                if client._places._limiter.statistics().tasks_waiting == 3:
+                    break
+                await asyncio.sleep(POLL)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+    assert len(server.asked) <= 6
 
 
 async def test_many_calls_to_a_small_service_all_come_to_their_end(naps: Naps) -> None:

@@ -1,5 +1,6 @@
 """What the client sends: one order with every try, as the contract has it."""
 
+import asyncio
 import re
 from email import message_from_bytes
 from pathlib import Path
@@ -131,19 +132,24 @@ async def test_a_redirect_takes_no_key_along() -> None:
 
 
 async def test_connections_are_used_again() -> None:
-    peers = []
+    """Also where the end of an answer comes some time after its last event."""
+    peers, known = [], asyncio.Event()
 
-    async def note(request: web.Request) -> web.StreamResponse:
+    async def note(request: web.Request) -> None:
         assert request.transport
         peers.append(request.transport.get_extra_info("peername"))
-        return await DONE(request)
+        await known.wait()
 
+    late = playing(("result", result(OUTPUT)), then=note)
     async with (
-        serving([note, problem(429, "queue_full", {"Retry-After": "1"}), note]) as server,
+        serving([late, problem(429, "queue_full", {"Retry-After": "1"}), late]) as server,
         Client(server.url, sleep=Naps()) as client,
     ):
-        await client.run(WORKFLOW)
-        await client.run(WORKFLOW)
+        for _ in range(2):
+            known.clear()
+            async with client.stream(WORKFLOW) as events:
+                await events.result()
+                known.set()
     assert len(peers) == 2
     assert peers[0] == peers[1]
 

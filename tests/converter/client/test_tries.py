@@ -1,6 +1,7 @@
 """When a call is sent again, and when it is not: refusals, lost connections, faults, and time that is over."""
 
 import asyncio
+import json
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.converter.client.scripted import (
     serving,
 )
 
+PROBLEM = {"Content-Type": "application/problem+json"}
 DONE = playing(("result", result(OUTPUT)))
 
 
@@ -173,10 +175,10 @@ async def test_work_that_fails_once_is_done_at_the_second_try(naps: Naps) -> Non
     [
         (saying("hello"), "does not answer as a converter does"),
         (saying("x" * (2 << 20), 404), "answered 404 Not Found"),
-        (saying('{"title": "Lost"}', 404, {"Content-Type": "application/problem+json"}), "answered 404 Not Found"),
-        (saying("[]", 404, {"Content-Type": "application/problem+json"}), "answered 404 Not Found"),
-        (saying("{", 404, {"Content-Type": "application/problem+json"}), "answered 404 Not Found"),
-        (saying("x" * (2 << 20), 404, {"Content-Type": "application/problem+json"}), "answered 404 Not Found"),
+        (saying('{"title": "Lost"}', 404, PROBLEM), "answered 404 Not Found"),
+        (saying("[]", 404, PROBLEM), "answered 404 Not Found"),
+        (saying("{", 404, PROBLEM), "answered 404 Not Found"),
+        (saying(json.dumps(document(404, "x" * (2 << 20))), 404, PROBLEM), "answered 404 Not Found"),
     ],
 )
 async def test_what_is_no_converter_is_said_to_be_none(answer: Handler, said: str, naps: Naps) -> None:
