@@ -100,6 +100,20 @@ async def test_a_failure_of_ours_is_explained_and_a_callers_is_not_quoted(engine
     assert "the timeout passed while the job was running" in ours["detail"]
 
 
+async def test_a_line_says_whose_key_it_was_and_never_the_key(engine: FakeEngine, log: io.StringIO) -> None:
+    async with converter(engine.url, api_keys=f"painter:{SECRET}") as caller:
+        reply = await caller.run(picture(1), {"Authorization": f"Bearer {SECRET}"}, id="mine")
+        assert reply.status == 200
+        assert (await caller.run(picture(1), {"Authorization": f"Bearer {SECRET}x"})).status == 401
+        assert (await caller.get(f"/v1/workflows?key={SECRET}", Authorization=SECRET)).status == 401
+        await caller.until_empty()
+    told = lines(log, job="mine")
+    assert {line["logger"] for line in told} >= {"converter.trail", "converter.api.server"}
+    assert {line["key"] for line in told} == {"painter"}
+    assert ["key" in line for line in lines(log, event="request", status=401)] == [False, False]
+    assert SECRET not in log.getvalue()
+
+
 # Secrets -----------------------------------------------------------------------------------------------------------
 
 HEADERS = {
