@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
 
 Work = Callable[[], None]
 Result = TypeVar("Result")
@@ -23,7 +24,7 @@ def run_partners(amount: int, work: Work) -> None:
         work()
         return
     with TemporaryDirectory() as folder:
-        multiprocessing.spawn(_join, args=(amount, Path(folder) / "meeting", work), nprocs=amount)  # type: ignore[no-untyped-call]
+        spawn(_join, args=(amount, Path(folder) / "meeting", work), nprocs=amount)  # type: ignore[no-untyped-call]
 
 
 def _join(rank: int, amount: int, meeting: Path, work: Work) -> None:
@@ -67,6 +68,6 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+    means = (flat / distributed.get_world_size()).split_with_sizes([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
