@@ -149,11 +149,18 @@ class Watch:
         self._nudge.set()
 
     async def _read(self, link: EngineLink) -> None:
-        """Read the queue once, and find out whether the engine is the one that it was, where that is in doubt."""
+        """Read the queue once, and find out whether the engine is the one that it was, where that is in doubt.
+
+        Of a warm one it always is without a websocket: nothing else tells of a restart for sure, since what is sent to
+        an engine that is away may be refused, reset or held.
+        """
+        listener = link.client_id
+        self._doubt = self._doubt or (self._is_warm and listener is None)
         try:
             view = await link.read_queue(timeout=self._staleness)
             if self._doubt:
                 await self._identify(link, view)
+                self._doubt = self._is_warm and listener != link.client_id
         except Unreachable:
             self._unreached()
         except LinkError as error:
@@ -177,7 +184,6 @@ class Watch:
         self._gate.observe(readiness.EngineUp(self.instance))
         if self._is_warm:
             self._gate.observe(readiness.WarmedUp())
-        self._doubt = False
         self._certain.set()
 
     async def _recognizes(self, link: EngineLink, view: QueueView) -> bool:

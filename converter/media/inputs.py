@@ -10,6 +10,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,7 +65,7 @@ class Staging:
         self._workflow = order.workflow
         self._pending = _decode_all(order)
         self._staged: set[str] = set()
-        self._underway: set[asyncio.Future[str]] = set()
+        self._underway: list[asyncio.Future[str]] = []
         self.needed = bool(self._pending)
 
     def emptied(self) -> "Staging":
@@ -96,10 +97,9 @@ class Staging:
 
     async def _end_uploads(self) -> None:
         """Wait for what was given up on its way: what is written after the removal would stay."""
-        if self._underway:
-            _, late = await asyncio.wait(self._underway, timeout=ENDING)
-            for upload in late:
-                upload.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                await asyncio.gather(*self._underway, return_exceptions=True)
 
     async def _upload(self, media: MediaInput, data: bytes, digest: bytes) -> str:
         kind = identify(media, data)
@@ -126,8 +126,7 @@ class Staging:
         upload = asyncio.ensure_future(self._inputs.upload(file, SUBFOLDER, data, content_type))
         if self._inputs.folder is None:
             return await upload
-        self._underway.add(upload)
-        upload.add_done_callback(self._underway.discard)
+        self._underway.append(upload)
         return await asyncio.shield(upload)
 
 

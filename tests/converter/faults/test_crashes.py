@@ -8,7 +8,7 @@ from tests.converter.faults.graphs import loaded, passed_through, picture
 from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import colors, converter
 from tests.fakes.engine import FakeEngine
-from tests.fakes.relay import Relay
+from tests.fakes.relay import Chance, Relay
 
 
 async def test_a_crash_in_mid_run_is_not_an_error(engine: FakeEngine) -> None:
@@ -184,6 +184,25 @@ async def test_a_quick_restart_while_idle_is_noticed(engine: FakeEngine) -> None
         await caller.until(lambda: caller.replica.watch.instance not in (before, None) and caller.ready)
         assert len(engine.posted_prompts) == 2, "each start is warmed up"
         assert (await caller.run(picture(1))).colors == [1]
+
+
+async def test_a_restart_while_there_is_no_websocket_is_noticed(engine: FakeEngine) -> None:
+    """Nor is any connection refused: what is between takes and resets them."""
+    async with Relay(engine.url) as relay, converter(relay.url) as caller:
+        relay.chance = Chance(0, {"websocket": {"refuse": 1.0}})
+        relay.cut("websocket")
+        asked = len(engine.asked("GET", "/queue"))
+        await engine.until(lambda: len(engine.asked("GET", "/queue")) > asked + 3)
+        assert caller.state == "READY"
+        await engine.crash()
+        engine.hold()
+        await engine.restart()
+        await caller.until(lambda: caller.state == "STARTING")
+        relay.chance = None
+        await engine.until_held()
+        assert not caller.ready
+        engine.release()
+        await caller.until_ready()
 
 
 async def test_three_crashes_in_a_row(engine: FakeEngine) -> None:
