@@ -239,7 +239,7 @@ async def test_jobs_in_the_background_come_back_to_their_replica(
         places.append(await _begin(session, front))
     assert {_tag(place) for place in places} == set(fleet)
     for place in places:
-        assert await _status(session, front, place) in ("waiting", "running", "succeeded")
+        assert await _status(session, front, place) not in ("failed", "canceled")
         async with session.get(f"{front.url}{place}/events") as response:
             assert [event async for event, _ in _events(response)][-1] == "result"
         assert await _status(session, front, place) == "succeeded"

@@ -31,10 +31,10 @@ FIT = ("READY", "BUSY")
 FOREVER = float("inf")
 
 
-def judge(log: Log) -> list[str]:
-    """Every violation, in words."""
-    rules = (_answers, _statuses, _refusals, _runs, _deaths, _departures, _readiness, _strangers)
-    found = [violation for rule in rules for violation in rule(log)]
+def judge(log: Log, timed: bool = True) -> list[str]:
+    """Every violation, in words; `timed`: by the rules, too, whose margins a machine without time to spare breaks."""
+    rules = (_answers, _statuses, _refusals, _runs, _deaths, _strangers)
+    found = [violation for rule in (*rules, *(_TIMED if timed else ())) for violation in rule(log)]
     return [*found, *(f"an error of its own: {line}" for line in log.errors), *(f"left: {rest}" for rest in log.left)]
 
 
@@ -185,3 +185,6 @@ def _strangers(log: Log) -> Iterator[str]:
 
 def _name(answer: Answer) -> str:
     return f"order {answer.request_id} ({answer.order.shape})"
+
+
+_TIMED = (_departures, _readiness)
