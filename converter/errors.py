@@ -5,7 +5,7 @@ itself: the doors render it. Its detail is written for the caller: no internal t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 Retry = Literal["never", "same", "later"]
 """never: this request can't succeed; same: it may be sent again as it is; later: after `Retry-After`."""
@@ -48,6 +48,13 @@ class Fault(Exception):
         if self.retry_after is not None:
             document["retry_after"] = self.retry_after
         return document | self.extensions
+
+    def detached(self) -> Self:
+        """The fault itself, without where it was raised and why: that holds frames, and they hold whatever they saw,
+        perhaps the fault. To be taken wherever a fault is kept.
+        """
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 class Internal(Fault):

@@ -333,7 +333,8 @@ class FreePlace:
         """Nothing is measured by a warm-up, which pays for what later prompts find loaded."""
 
     def depart(self) -> None:
-        """There is nothing to return."""
+        """There is nothing to return; the holder is let go of."""
+        self._holder = None
 
     def position(self) -> int | None:
         """Nobody is ahead."""

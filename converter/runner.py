@@ -80,7 +80,7 @@ class Run:
         self._interest = 0
         self._inbox: deque[Event] = deque()
         self._feeding = self._frees_memory = self.claimed = False
-        self._alarm = Alarm(lambda: self.feed(evidence.Wake()))
+        self._alarm = Alarm()
         self._done = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._now = asyncio.get_running_loop().time
@@ -272,7 +272,10 @@ class Run:
             self._feeding = False
         if self._state.phase is Phase.DONE:
             self._done.set()
-        self._alarm.set(job.wake_at(self._state))
+        self._alarm.set(job.wake_at(self._state), self._wake)
+
+    def _wake(self) -> None:
+        self.feed(evidence.Wake())
 
     async def carry(self) -> None:
         """Carry the job to its end."""
@@ -281,7 +284,7 @@ class Run:
                 self._group = group
                 for effect in self._first:
                     self._perform(effect)
-                self._alarm.set(job.wake_at(self._state))
+                self._alarm.set(job.wake_at(self._state), self._wake)
                 await self._done.wait()
                 for task in self._tasks:
                     task.cancel()
@@ -371,6 +374,8 @@ class Run:
         if self.outcome.done():
             return
         self.ended_at = self._now()
+        if isinstance(outcome, Fault):
+            outcome.detached()
         self.outcome.set_result(outcome)
         sizes = [item.size for item in self.items]
         self._trail.end(outcome, self.times, self.ended_at - self._begun_at, sizes)

@@ -120,7 +120,7 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Fault as error:
-        fault = error
+        fault = error.detached()
     except web.HTTPException as error:
         fault = _translate(error)
     except ConnectionResetError:  # the caller has left, or the answer was aborted
