@@ -2,12 +2,14 @@
 
 import json
 import struct
+from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from converter.core import evidence, progress
 from converter.core.events import (
     Advanced,
     Alive,
@@ -419,3 +421,40 @@ def test_no_message_raises(kind: str, data: Any, wanted: bool) -> None:
     # Cut off anywhere, it is junk, or progress whose end nobody cared for.
     cut = parse(text[: len(text) // 2], lambda prompt_id: wanted)
     assert cut is None or (isinstance(cut, Message) and cut.sound == Alive())
+
+
+@cache
+def recorded() -> list[str]:
+    """Every text message of the recordings once."""
+    return sorted({json.dumps(row["msg"]) for row in rows("ws_text")})
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> str:
+    """A recorded message, one of whose members is another value, or gone; or that is cut off."""
+    text = draw(st.sampled_from(recorded()))
+    document = json.loads(text)
+    place: Any = document
+    while True:
+        key = draw(st.sampled_from(sorted(place))) if isinstance(place, dict) else draw(st.integers(0, len(place) - 1))
+        if not isinstance(place[key], dict | list) or not place[key] or draw(st.booleans()):
+            break
+        place = place[key]
+    if draw(st.booleans()):
+        place[key] = draw(JSON)
+    else:
+        del place[key]
+    changed = json.dumps(document)
+    return changed[: draw(st.integers(0, len(changed)))] if draw(st.integers(0, 9)) == 0 else changed
+
+
+@given(mutations())
+def test_whatever_a_message_says_can_be_weighed_and_told(text: str) -> None:
+    heard = parse(text, always)
+    assert not isinstance(heard, Picture)
+    if isinstance(heard, Message) and not isinstance(heard.sound, Alive):
+        workflow = {id: {"class_type": "X", "inputs": {}} for id in "123456789"}
+        snapshot = progress.snapshot(progress.hear(progress.begin(workflow), heard.sound), workflow)
+        json.dumps(snapshot, allow_nan=False)
+        assert 0 <= snapshot["value"] <= 1
+        evidence.step(evidence.submit("p", 0.0, unbroken=True), heard.sound, 1.0)
