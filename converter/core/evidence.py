@@ -336,4 +336,4 @@ def _conclude(state: Evidence, verdict: Verdict, now: float) -> Evidence:
     """
     missed = state.missed_at is not None and now - state.missed_at >= HEARING
     deaf = state.unbroken and not state.ended and missed and not isinstance(verdict, Vanished)
-    return state._replace(verdict=verdict, wake_at=None, looking=False, look_again=False, deaf=deaf)
+    return state._replace(verdict=verdict, wake_at=None, deaf=deaf)

@@ -192,6 +192,11 @@ def test_an_end_that_is_no_plain_success_is_looked_at_until_the_record_is_there(
     assert prompt.see(record=Record(False, {}, failure=FAILURE)).verdict == Broke(FAILURE)
 
 
+def test_an_end_that_was_heard_stays_heard() -> None:
+    prompt = Prompt(Accepted(), Began(), Released(), replace(FAILURE, midway=True)).see()
+    assert LATENESS <= prompt.until_gone() <= LATENESS + 2 * LAST_RETRY
+
+
 def test_a_verdict_is_reached_once() -> None:
     prompt = Prompt(*WHOLE)
     settled = prompt.state
@@ -321,6 +326,12 @@ def test_a_prompt_whose_end_was_heard_has_a_late_record() -> None:
     assert prompt.verdict == Vanished(known=True, begun=True)
 
 
+def test_a_prompt_whose_node_was_heard_to_run_had_begun() -> None:
+    prompt = Prompt(Accepted(), Entered("1")).wait(SILENCE)
+    prompt.until_gone()
+    assert prompt.verdict == Vanished(known=True, begun=True)
+
+
 def test_a_prompt_that_was_seen_running_had_begun_although_no_socket_said_so() -> None:
     prompt = Prompt(Accepted(), unbroken=False).view(running=OURS).wait(SILENCE)
     prompt.until_gone()
@@ -391,6 +402,12 @@ def test_a_look_at_the_engine_before_does_not_speak_for_the_next() -> None:
     prompt = Prompt(Accepted(), SocketLost(), EngineGone()).see(running=True)
     assert (prompt.state.gone, prompt.looking) == (True, True)
     assert prompt.tell(AWAY).verdict == Vanished(known=True, begun=True)
+
+
+def test_what_is_heard_after_the_engine_was_gone_is_looked_at() -> None:
+    prompt = Prompt(Accepted(), Began(), Executed("1", UI), EngineGone()).tell(Succeeded())
+    assert prompt.verdict is None
+    assert prompt.see(record=RECORD).verdict == Finished({"1": UI}, ("1",))
 
 
 def test_a_submission_under_way_is_answered_first() -> None:

@@ -471,6 +471,7 @@ def test_a_submission_under_way_is_awaited_then_withdrawn(late: bool) -> None:
     assert (life.wait(DEADLINE) if late else life.tell(Left(CANCELED))) == [Answer(life.fault)]
     assert life.phase is Phase.STOPPING
     assert job.wake_at(life.state) is None
+    assert life.tell(Began()) == [], "what is not known to be there can't be withdrawn"
     assert life.tell(Accepted()) == [Withdraw("p")]
     assert life.tell(Withdrawn()) == [Look("p")]
     assert life.see() == CLOSED
@@ -495,6 +496,14 @@ def test_the_deadline_says_where_the_time_went() -> None:
     assert life.fault.extensions["phase"] == "running"
     assert life.fault.extensions["timings"]["waiting"] == 80.0
     assert "most of the time went into waiting" in life.fault.detail
+
+
+def test_the_time_counts_from_when_the_request_came() -> None:
+    state, _ = job.begin(DEADLINE, 3, 30.0, stages=False, begun=20.0)
+    _, [answer, *_] = job.step(state, Wake(), DEADLINE)
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.outcome, errors.DeadlineExceeded)
+    assert answer.outcome.extensions["timings"]["total"] == DEADLINE - 20.0
 
 
 def test_nothing_is_submitted_after_the_deadline_and_a_late_turn_is_given_back() -> None:
@@ -627,4 +636,4 @@ EVENTS += [Endangered(), Withdrawn(), Refused(REFUSED), Halved(REFUSED), QueueVi
 def test_an_event_that_does_not_fit_the_phase_changes_nothing(phase: str, event: Event) -> None:
     life, fitting = FITTING[phase]
     if type(event) not in fitting:
-        assert job.step(life.state, event, life.now) == (life.state, ())
+        assert job.step(life.state, event, life.now + 0.001) == (life.state, ())
