@@ -11,18 +11,28 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
-from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryError,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from converter.core import admission, readiness
 from converter.core.events import QueueView
-from converter.errors import EngineFailed, Fault
+from converter.errors import Canceled, EngineFailed, Fault
 from converter.gate import Gate
 from converter.link.client import LinkError, Unreachable
 from converter.link.engine import EngineLink
 from converter.link.supervisor import BudgetSpent, Event, Exited, Started
 from converter.telemetry import Metrics
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +41,9 @@ INTERVAL = 0.5
 
 WARMUP_RETRY = 5.0
 """Seconds between two warm-ups when the first fails."""
+
+SETTLING = 10.0
+"""Seconds in which an engine must tell, after its warm-up, what it knows of it and which nodes it has."""
 
 
 class Child(Protocol):
@@ -226,8 +239,11 @@ class Watch:
             prompt_id = await warm_up()
             if instance == self.instance:
                 self._mark = prompt_id
-            await self._recorded(link, prompt_id)
-            classes = await link.client.object_info()
+            await self._insist(partial(link.client.history, prompt_id))
+            classes = await self._insist(link.client.object_info)
+        except Canceled:
+            log.info("the warm-up was interrupted by someone else")
+            return  # which says nothing of the engine: the next one begins at once
         except (Fault, LinkError, RetryError) as trouble:
             detail = trouble.detail if isinstance(trouble, Fault) else "the engine's answers can't be read"
             log.warning("the warm-up failed: %s", trouble)
@@ -242,11 +258,17 @@ class Watch:
             if child is not None and generation is not None:
                 child.confirm_warm(generation)
 
-    async def _recorded(self, link: EngineLink, prompt_id: str) -> None:
-        """Wait until the history has the prompt: ComfyUI writes the record after it says that the prompt is done."""
-        absent = retry_if_result(lambda record: record is None)
-        retrying = AsyncRetrying(retry=absent, wait=wait_random_exponential(0.01, max=0.5), stop=stop_after_delay(10))
-        await retrying(link.client.history, prompt_id)
+    async def _insist(self, question: Callable[[], Awaitable[T | None]]) -> T | None:
+        """Ask until there is an answer, as long as the engine is the same; raises RetryError. ComfyUI writes the record
+        of a prompt after it says that the prompt is done.
+        """
+        instance, late = self.instance, stop_after_delay(SETTLING)
+        retrying = AsyncRetrying(
+            retry=retry_if_result(lambda answer: answer is None) | retry_if_exception_type(LinkError),
+            wait=wait_random_exponential(0.01, max=0.5),
+            stop=lambda state: late(state) or self.instance != instance,
+        )
+        return await retrying(question)
 
     def _question(self) -> None:
         self._doubt = True

@@ -260,6 +260,38 @@ async def test_a_warm_up_that_fails_is_tried_again(engine: FakeEngine, monkeypat
         await caller.until_ready()
 
 
+async def test_a_warm_up_that_somebody_interrupts_is_begun_again_at_once(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converter.watch.WARMUP_RETRY", 1000.0)
+    engine.hold()
+    async with converter(engine.url, wait=False) as caller:
+        first = await engine.until_held()
+        engine.interrupt()
+        await engine.until(lambda: engine.gate.holding and first not in engine.gate.holding)
+        assert caller.state == "STARTING"
+        engine.release()
+        await caller.until_ready()
+
+
+@pytest.mark.parametrize("path", ["/history", "/object_info"])
+@pytest.mark.parametrize("dies", [False, True])
+async def test_what_follows_a_warm_up_is_asked_again(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, path: str, dies: bool
+) -> None:
+    monkeypatch.setattr("converter.watch.WARMUP_RETRY", 1000.0)
+    monkeypatch.setattr("converter.watch.SETTLING", 1000.0)
+    engine.faults.broken_path = path
+    async with converter(engine.url, wait=False) as caller:
+        await engine.until(lambda: any(request.path.startswith(path) for request in engine.requests))
+        if dies:
+            await engine.crash()
+        engine.faults.broken_path = ""
+        if dies:
+            await engine.restart()
+        await caller.until_ready()
+
+
 async def test_probes_tell_the_truth_while_the_engine_comes_and_goes(engine: FakeEngine) -> None:
     """Ready is never said of an engine that has not been warmed up since it came."""
     async with converter(engine.url) as caller:
