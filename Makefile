@@ -6,13 +6,14 @@ VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
 N       ?= 10000
+REQUESTS ?= 5000
 SEED    ?= 1
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos fleet docs clean FORCE
+.PHONY: help run test check bench chaos soak fleet docs clean FORCE
 .SUFFIXES:
 
 help:
@@ -21,6 +22,7 @@ help:
 	@echo 'make check    style, types, and the rules of the architecture'
 	@echo 'make bench    measure what the converter costs (about five minutes); ARGS adds flags'
 	@echo 'make chaos    everything goes wrong under load: N=$(N) orders, twice; SEED=$(SEED); ARGS adds flags'
+	@echo 'make soak     whether memory stays flat over REQUESTS=$(REQUESTS) outputs of 1 MB; ARGS adds flags'
 	@echo 'make fleet    three replicas behind each load balancer, with figures (about twenty minutes)'
 	@echo 'make docs     write what is generated in README.md and docs/ anew'
 	@echo 'make clean    remove $(VENV), caches and builds'
@@ -52,6 +54,9 @@ bench: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	@exec $(BIN)/python -m tests.e2e.chaos --orders $(N) --seed $(SEED) $(ARGS)
+
+soak: $(VENV)/.dev
+	@exec $(BIN)/python -m benchmarks.soak --requests $(REQUESTS) $(ARGS)
 
 fleet: $(VENV)/.dev
 	@FLEET=full exec $(BIN)/pytest -q -s tests/e2e/test_fleet.py $(ARGS)

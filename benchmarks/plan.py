@@ -25,6 +25,8 @@ class Plan:
         return 4 if self.quick else 12
 
 
-async def plant_picture(bare: Bare, tag: str) -> None:
-    """Make the picture that the engine has cached for `tag` one of 3 MB."""
-    await bare.replace(await bare.execute(repeat(tag)), b"\x89PNG" + os.urandom(PICTURE - 4))
+async def plant_picture(bare: Bare, tag: str, size: int = PICTURE) -> bytes:
+    """Make the picture that the engine has cached for `tag` one of so many bytes, which it gives."""
+    data = b"\x89PNG" + os.urandom(size - 4)
+    await bare.replace(await bare.execute(repeat(tag)), data)
+    return data

@@ -27,6 +27,17 @@ def repeat(tag: str) -> Graph:
     return _save(_empty(0xFFFFFF), tag)
 
 
+def pass_on(tag: str, image: object) -> Graph:
+    """A picture that comes with the request, saved as it is."""
+    return _save({"1": _node("LoadImage", image=image)}, tag)
+
+
+def paint_beside(workflow: Graph) -> Graph:
+    """The workflow, and beside it a small picture that was not there before and is not answered: something is run."""
+    empty = _empty(next(_colors))["1"]
+    return {**workflow, "11": empty, "12": _node("PreviewImage", images=["11", 0])}
+
+
 def sleep(tag: str, seconds: float) -> Graph:
     """A picture that takes `seconds` and reports a step each 0.01 s, two messages a step."""
     graph = _empty(next(_colors)) | {"2": _node("TestSleep", value=["1", 0], seconds=seconds)}
