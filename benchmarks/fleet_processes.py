@@ -44,12 +44,15 @@ async def run_all(scenes: Sequence[Scene]) -> list[tuple[Scene, Result]]:
 
 async def _run(scene: Scene) -> Result:
     result, chance = Result(), random.Random(scene.seed)
-    async with _open_fleet(scene) as url, open_session() as session, asyncio.TaskGroup() as group:
+    async with _open_fleet(scene) as url, open_session() as session:
         begun, at = perf_counter(), 0.0
-        for _ in range(scene.orders):
-            at += chance.expovariate(scene.rate)
-            await asyncio.sleep(max(0.0, begun + at - perf_counter()))
-            group.create_task(_ask(session, url, draw(chance, scene.service), result))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(scene.orders):
+                at += chance.expovariate(scene.rate)
+                await asyncio.sleep(max(0.0, begun + at - perf_counter()))
+                group.create_task(_ask(session, url, draw(chance, scene.service), result))
+        result.seconds = perf_counter() - begun
+    result.used /= len(scene.slowness) * result.seconds
     return result
 
 
@@ -59,6 +62,7 @@ async def _ask(session: ClientSession, url: str, seconds: float, result: Result)
         document = await response.json()
         if response.status == 200:
             result.latencies.append(perf_counter() - asked)
+            result.used += seconds
         else:
             result.refused[document["code"]] += 1
 
@@ -66,7 +70,7 @@ async def _ask(session: ClientSession, url: str, seconds: float, result: Result)
 @asynccontextmanager
 async def _open_fleet(scene: Scene) -> AsyncIterator[str]:
     """Where callers of a fleet as the scene has it are awaited."""
-    flags = ("--capacity", str(scene.capacity), "--busy-is-ready", str(scene.steering == "none").lower())
+    flags = ["--capacity", str(scene.capacity), *(["--busy-is-ready"] if scene.steering == "none" else [])]
     async with AsyncExitStack() as stack:
         ports = {}
         for tag in "abc"[: len(scene.slowness)]:

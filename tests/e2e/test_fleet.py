@@ -291,7 +291,7 @@ async def test_of_a_crowd_that_leaves_at_once_nothing_is_left(
     fleet: Fleet, front: Front, session: ClientSession
 ) -> None:
     before = await _total(fleet)
-    bodies = [{"workflow": graph(4 * SCALE.job, "TestSleep")} for _ in range(LEAVERS)]
+    bodies = [{"workflow": graph(4 * SCALE.job, "TestSleep"), "timeout": 600} for _ in range(LEAVERS)]
     tasks = [asyncio.create_task(ask_once(session, front.url, body)) for body in bodies]
 
     async def all_are_in() -> bool:
