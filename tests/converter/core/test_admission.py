@@ -369,6 +369,9 @@ class TestEstimates:
     def test_nonsense_is_not_measured(self, seconds: float) -> None:
         assert play(desk(), Served(seconds))[0].service is None
 
+    def test_what_took_no_time_is_measured(self) -> None:
+        assert play(desk(), Served(0.0))[0].service == 0.0
+
     def test_who_is_ahead(self) -> None:
         state, _ = play(desk(9), *order("a"), *order("b"), *order("c"), *order("d", 1), LetGo("a"), Strangers(1))
         assert list(state.engaged) == ["b", "d"]

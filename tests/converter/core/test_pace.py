@@ -104,6 +104,11 @@ def test_a_prompt_that_is_left_teaches_nothing() -> None:
     assert engine.hear("Slow", Succeeded()).expected("Slow") == 0.0
 
 
+def test_before_its_first_node_a_prompt_has_no_pace() -> None:
+    engine = Engine().hear(None, Began()).wait(300.0).hear("Slow", Entered("1"))
+    assert pace.explain(engine.hear(None, Began(), prompt="new").state, ["new"]) == 0.0
+
+
 def test_the_slowest_of_all_that_run_counts() -> None:
     engine = Engine().visit("Slow", 300.0).visit("Other", 20.0)
     engine.hear("Slow", Entered("1"), prompt="a").hear("Other", Entered("1"), prompt="b").hear(None, prompt="c")
