@@ -436,6 +436,23 @@ def test_a_record_that_is_read_before_its_message_arrives_says_nothing_of_the_so
     assert not Prompt(Accepted(), Began()).wait(SILENCE).see(record=RECORD).state.deaf
 
 
+def test_a_record_that_is_read_before_messages_under_way_can_have_arrived_says_nothing_of_the_socket() -> None:
+    prompt = Prompt(Accepted()).wait(SILENCE - HEARING / 4).view().wait(HEARING / 4)
+    assert not prompt.see(record=RECORD).state.deaf
+
+
+def test_views_that_follow_do_not_put_off_that_a_socket_is_deaf() -> None:
+    prompt = Prompt(Accepted()).wait(0.5).view().wait(HEARING / 2).view().wait(HEARING / 2)
+    assert prompt.see(record=RECORD).state.deaf
+
+
+def test_of_a_prompt_that_is_gone_no_socket_had_to_tell() -> None:
+    prompt = Prompt(Accepted()).wait(0.5).view().wait(HEARING)
+    prompt.until_gone()
+    assert prompt.verdict == Vanished(known=True, begun=False)
+    assert not prompt.state.deaf
+
+
 def test_a_socket_that_was_lost_is_not_called_deaf() -> None:
     prompt = Prompt(Accepted(), SocketLost()).see(running=True).view().wait(HEARING).see(record=RECORD)
     assert not prompt.state.deaf
