@@ -181,6 +181,8 @@ class Watch:
             self._gate.observe(readiness.Tick(link.explain_silence(link.prompts)))
         else:
             self._share(view, link)
+            if link.client_id is None:
+                link.renew_socket()  # its attempts have grown rare while the engine was away
 
     async def _identify(self, link: EngineLink, view: QueueView) -> None:
         if self.instance is not None and not await self._recognizes(link, view):
@@ -191,8 +193,6 @@ class Watch:
             self._gate.resize(features.concurrent_prompts)
             self.instance = uuid.uuid4().hex[:12]
             log.info("the engine is up", extra={"instance": self.instance})
-            if link.client_id is None:
-                link.renew_socket()  # its attempts have grown rare while the engine was away
         self._metrics.engine_up.set(1)
         self._gate.observe(readiness.EngineUp(self.instance))
         if self._is_warm:

@@ -1,8 +1,12 @@
 """Whatever happens to the websocket, the answer is right and nothing runs twice."""
 
+from functools import partial
+
 import aiohttp
 import pytest
 
+from converter import app
+from converter.link.session import Session, Timing
 from tests.converter.faults.graphs import passed_through, picture
 from tests.converter.faults.replica import converter
 from tests.fakes.engine import FakeEngine
@@ -137,6 +141,17 @@ async def test_an_engine_that_takes_no_socket_any_more_still_works(engine: FakeE
         assert (await caller.run(picture(0x123456))).colors == [0x123456]
         assert caller.ready
         relay.script.clear()
+        await engine.until(lambda: engine.sockets.open)
+
+
+async def test_a_socket_is_tried_again_as_often_as_the_engine_answers_otherwise(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "Session", partial(Session, timing=Timing(delay=1e6, longest=1e6)))
+    async with Relay(engine.url) as relay, converter(relay.url) as caller:
+        relay.script = [("websocket", Fate("refuse"))] * 5
+        relay.cut("websocket")
+        await caller.until(lambda: not relay.script)
         await engine.until(lambda: engine.sockets.open)
 
 

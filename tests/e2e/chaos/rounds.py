@@ -8,11 +8,11 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from itertools import count
 from typing import Any
 
 import psutil
 
+from tests.e2e.chaos import orders
 from tests.e2e.chaos.callers import Callers
 from tests.e2e.chaos.mischief import Mischief
 from tests.e2e.chaos.orders import Order
@@ -40,15 +40,15 @@ SPARE = 2
 """Files that may be open more at the end: connections that wait for their next use."""
 
 
-async def measure(scene: Scene, orders: int) -> float:
-    """The capacity: plain orders served a second, none of them refused."""
+async def measure(scene: Scene, count: int) -> float:
+    """The capacity: orders that take as long as those of a load, served a second; none of them is refused."""
     answers: list[Answer] = []
-    numbers = count(MEASURED)
+    load = iter(orders.draw(0, count, first=MEASURED))
     async with Callers(scene.url, answers) as callers:
 
         async def call() -> None:
-            for _ in range(orders // CLOSED):
-                await callers.ask(Order(next(numbers), "json", 0.0))
+            for order in load:  # each is taken by one caller
+                await callers.ask(Order(order.number, "json", 0.0, order.seconds))
 
         begun = time.monotonic()
         async with asyncio.TaskGroup() as group:
@@ -58,16 +58,16 @@ async def measure(scene: Scene, orders: int) -> float:
     return sum(answer.status == 200 for answer in answers) / seconds
 
 
-async def play(scene: Scene, orders: Sequence[Order], rate: float, strikes: Sequence[Strike] = ()) -> Log:
+async def play(scene: Scene, load: Sequence[Order], rate: float, strikes: Sequence[Strike] = ()) -> Log:
     """Ask for the orders at `rate` a second while the strikes fall; the log, once all is over."""
-    log = Log(orders=orders)
+    log = Log(orders=load)
     mischief = Mischief(scene, log.struck)
     scene.relay.chance = ODDS if strikes else None
     async with asyncio.TaskGroup() as group:
         sampling = group.create_task(_sample(scene.converter, log))
         striking = group.create_task(mischief.strike_all(strikes))
         async with Callers(scene.url, log.answers, mischief.hear) as callers:
-            await callers.ask_all(orders, rate)
+            await callers.ask_all(load, rate)
         await striking
         sampling.cancel()
     scene.relay.chance = None
