@@ -237,9 +237,9 @@ class Run:
         """Another websocket is open."""
         self.feed(evidence.SocketBack())
 
-    def engine_gone(self) -> None:
-        """The engine to which the prompt was given is gone."""
-        self.feed(evidence.EngineGone())
+    def engine_gone(self, *, ended: bool) -> None:
+        """The engine to which the prompt was given is gone; `ended`: and there is no other yet."""
+        self.feed(evidence.EngineGone(ended))
 
     def endangered(self) -> None:
         """An interrupt that is meant for another prompt may hit ours."""

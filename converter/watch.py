@@ -152,7 +152,7 @@ class Watch:
             case Exited(_, _, _, reason, restart_in):
                 if restart_in is not None:
                     self._metrics.engine_restarts.inc()
-                self._gone(f"the engine {reason}", link)
+                self._gone(f"the engine {reason}", link, ended=True)
             case BudgetSpent():
                 log.error("the engine died too often and is not started again")
                 self._gate.observe(readiness.BudgetSpent("the engine died too often and is not started again"))
@@ -187,7 +187,7 @@ class Watch:
     async def _identify(self, link: EngineLink, view: QueueView) -> None:
         if self.instance is not None and not await self._recognizes(link, view):
             self._metrics.engine_restarts.inc()  # one of a child of ours is counted when it exits, and known by then
-            self._gone("the engine has restarted", link)
+            self._gone("the engine has restarted", link, ended=False)
         if self.instance is None:
             features = await link.client.features(timeout=self._staleness)
             self._gate.resize(features.concurrent_prompts)
@@ -287,8 +287,8 @@ class Watch:
         self._metrics.engine_up.set(0)
         self._gate.observe(readiness.EngineDown(reason))
 
-    def _gone(self, reason: str, link: EngineLink) -> None:
+    def _gone(self, reason: str, link: EngineLink, *, ended: bool) -> None:
         """The engine is gone with all that it knew."""
         self._down(reason)
         self.instance, self._mark, self._is_warm, self._seen = None, None, False, frozenset()
-        link.engine_gone()
+        link.engine_gone(ended=ended)

@@ -123,8 +123,11 @@ class Wake:
 class EngineGone:
     """The engine has ended or was found to be another one, which knows nothing of what was given to the one before.
 
-    A prompt may have reached the new one already, before anybody noticed; so this is looked at, too.
+    A prompt may have reached the new one already, before anybody noticed; so this is looked at, too. Not so if its
+    process has `ended` and there is no other yet.
     """
+
+    ended: bool = False
 
 
 News = Sound | Accepted | Unanswered | SocketLost | SocketBack | Sight | Unseen | Wake | EngineGone | QueueView
@@ -199,8 +202,9 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
             return (_vanish(state, now), False) if lost else _retry(state._replace(looking=False), now)
         case Wake():
             return _look(state, now) if state.wake_at is not None and now >= state.wake_at else (state, False)
-        case EngineGone():
-            return _look(state._replace(gone=True, unbroken=False), now)
+        case EngineGone(ended):
+            state = state._replace(gone=True, unbroken=False)
+            return (_vanish(state, now), False) if ended and state.answered else _look(state, now)
         case QueueView():
             return _compare(state, news, now)
         case Sight() | Unseen():

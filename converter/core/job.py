@@ -257,7 +257,7 @@ def _check(job: Job, event: Event, now: float) -> tuple[Job, Effects]:
         case InstanceChecked() if isinstance(verdict, Vanished) and verdict.begun:
             return _end(job, EngineFailed("the engine ran the workflow but holds no record of how it ended"), now)
         case InstanceChecked():
-            return _end(job, Canceled("the prompt is gone from the engine's queue: someone else has removed it"), now)
+            return _end(job, Canceled("the engine has neither the prompt nor its record: someone else removed it"), now)
     return job, ()
 
 

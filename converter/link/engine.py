@@ -47,8 +47,8 @@ class Follower(Protocol):
     def socket_back(self) -> None:
         """Another websocket is open."""
 
-    def engine_gone(self) -> None:
-        """The engine to which the prompt was given is gone."""
+    def engine_gone(self, *, ended: bool) -> None:
+        """The engine to which the prompt was given is gone; `ended`: and there is no other yet."""
 
     def endangered(self) -> None:
         """An interrupt that is meant for another prompt may hit this one."""
@@ -125,11 +125,11 @@ class EngineLink:
         for follower in list(self._followers.values()):
             follower.glance(view)
 
-    def engine_gone(self) -> None:
-        """Tell every follower that the engine is gone with all that it knew."""
+    def engine_gone(self, *, ended: bool) -> None:
+        """Tell every follower that the engine is gone with all that it knew; `ended`: and there is no other yet."""
         self._cancels, self._heeds_ids = True, None
         for follower in list(self._followers.values()):
-            follower.engine_gone()
+            follower.engine_gone(ended=ended)
 
     def renew_socket(self) -> None:
         """The socket stayed silent about something that happened."""

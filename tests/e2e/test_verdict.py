@@ -80,8 +80,13 @@ def test_who_was_disturbed_may_be_canceled() -> None:
     log.answers = [replace(log.answers[0], status=409, code="canceled")]
     log.struck = [struck("interrupt", 16.0)]
     assert judge(log)
-    log.struck = [struck("clear", 12.0)]
+    for kind in ("clear", "forget"):
+        log.struck = [struck(kind, 12.0)]
+        assert judge(log) == []
+    log.answers = [replace(log.answers[0], status=502, code="engine_failed")]
     assert judge(log) == []
+    log.struck = [struck("clear", 12.0)]
+    assert judge(log)
 
 
 @pytest.mark.parametrize("shape", ["junk", "failing"])

@@ -210,9 +210,12 @@ class Engine:
         if post == "late":
             self.clock.after(trip, lambda: reply(Unanswered()))
 
+        generation = self.generation
+
         def arrive() -> None:
             self.expected.discard(prompt_id)
-            refused = not self.alive
+            # Nothing is between a supervised engine and us that would keep a request for the next one.
+            refused = not self.alive or (self.plan.supervised and generation != self.generation)
             if not refused:
                 self.pending.append(prompt_id)
                 self._take()
@@ -397,6 +400,7 @@ class Engine:
         self.pending, self.running, self.records = [], None, {}
         self._cut()
         if self.plan.supervised:
+            self.expected.clear()
             self.clock.after(0.0, self.gone)
         else:
             self.clock.after(self.plan.down + self.plan.notice, self.gone)

@@ -376,6 +376,16 @@ def test_an_engine_that_is_gone_and_not_there_again_took_the_prompt_along() -> N
     assert prompt.tell(AWAY).verdict == Vanished(known=True, begun=True)
 
 
+@pytest.mark.parametrize("answer", [Accepted(), Unanswered()])
+def test_an_engine_that_has_ended_and_has_no_successor_yet_took_everything_along(answer: News) -> None:
+    prompt = Prompt(answer, EngineGone(ended=True))
+    assert prompt.verdict == Vanished(known=answer == Accepted(), begun=False)
+    assert prompt.state.gone
+    waiting = Prompt(EngineGone(ended=True))
+    assert waiting.verdict is None, "the submission may go on to its successor"
+    assert waiting.tell(answer).looking
+
+
 def test_where_somebody_listens_again_a_look_that_fails_proves_nothing() -> None:
     prompt = Prompt(Accepted(), EngineGone()).tell(Unseen())
     assert prompt.verdict is None
@@ -520,7 +530,7 @@ class Follower:
         self.engine.hear = lambda prompt_id, sound: self.feed(sound) if prompt_id == OURS else None
         self.engine.lost = lambda: self.feed(SocketLost())
         self.engine.back = lambda: self.feed(SocketBack())
-        self.engine.gone = lambda: self.feed(EngineGone())
+        self.engine.gone = lambda: self.feed(EngineGone(ended=self.engine.plan.supervised))
         self.state = evidence.submit(OURS, 0.0, unbroken=True)
         self.blocked = False
         self.asked = self.answered = False

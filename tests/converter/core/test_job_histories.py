@@ -75,7 +75,7 @@ class Runner:
         engine.hear = lambda prompt_id, sound: self.follow(sound) if prompt_id == self.following else None
         engine.lost = lambda: self.follow(SocketLost())
         engine.back = lambda: self.follow(SocketBack())
-        engine.gone = lambda: self.follow(EngineGone())
+        engine.gone = lambda: self.follow(EngineGone(ended=story.plan.supervised))
         self.ids = count(1)
         self.submitted: list[str] = []
         self.unreached = 0

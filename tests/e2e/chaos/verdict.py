@@ -4,11 +4,12 @@ For: finding every violation. Leaves figures to `figures`. Invariant: what depen
 fault of the service, is no violation: rules compare moments of one clock, with margins for what is under way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from tests.e2e.chaos.orders import Order
 from tests.e2e.chaos.records import Answer, Log, Run, Struck
+from tests.e2e.chaos.strikes import Kind
 
 STALENESS = 2.0
 """Seconds by which the probes may lag behind, as the converter is set."""
@@ -27,6 +28,11 @@ ATTEMPTS = 3
 
 FIT = ("READY", "BUSY")
 """States that say that the engine works."""
+
+EXCUSES: Mapping[str, tuple[Kind, ...]] = {"canceled": ("interrupt", "clear", "forget"), "engine_failed": ("forget",)}
+"""What others do that explains an answer. Where they clear the history, and the socket is lost, nobody can know whether
+a prompt that is gone has run.
+"""
 
 FOREVER = float("inf")
 
@@ -54,11 +60,12 @@ def _answers(log: Log) -> Iterator[str]:
 
 def _statuses(log: Log) -> Iterator[str]:
     """Each status is one that the order, and what befell it, explains."""
-    disturbed = [struck.begun for struck in log.struck if struck.strike.kind in ("interrupt", "clear")]
     for answer in log.answers:
         if not answer.status or answer.status in (429, 503):
             continue
-        if answer.code == "canceled" and any(answer.asked <= at <= answer.answered for at in disturbed):
+        kinds = EXCUSES.get(answer.code, ())
+        moments = (struck.begun for struck in log.struck if struck.strike.kind in kinds)
+        if any(answer.asked <= at <= answer.answered for at in moments):
             continue
         if not _is_expected(answer.order, answer.status, answer.code):
             yield f"{_name(answer)} was answered {answer.status} {answer.code}"
