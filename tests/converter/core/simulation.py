@@ -396,7 +396,7 @@ class Engine:
         self.alive = False
         self.generation += 1
         for prompt_id in [*self.pending, *([self.running] if self.running else [])]:
-            self.ended[prompt_id] = None
+            self.ended.setdefault(prompt_id, None)  # one that has told its end may be about to leave the queue
         self.pending, self.running, self.records = [], None, {}
         self._cut()
         if self.plan.supervised:

@@ -606,6 +606,7 @@ MISHAPS = settings(max_examples=3000)
 @example(Plan(post="answer slow", nodes=(8.0, 8.0), views=False))
 @example(Plan(crash=0.05, down=0.0, notice=4.0, post="answer slow", nodes=(8.0,)))
 @example(Plan(stall=(0.0, 7.0), post="late"))
+@example(Plan(4892793, nodes=(0.0, 0.002), post="answer slow", latency=0.0, notice=0.3, slow=0.0, crash=0.05, down=0.0))
 @example(Plan(seed=1, nodes=(0.0,), crash=0.0, down=0.0, gap=1.2, slow=0.4, views=False))
 def test_the_truth_is_found_once_and_in_bounded_time(plan: Plan) -> None:
     follower = Follower(plan)
