@@ -22,12 +22,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from converter.api.bodies import Bounds
+from converter.api.dialects import Hall, open_dialects
 from converter.api.native import Native
 from converter.api.probes import Probes
 from converter.core import admission, readiness, signals
 from converter.core.restarts import Policy
 from converter.core.template import Template, TemplateError, parse
-from converter.entrance import Entrance
+from converter.entrance import Doors, Entrance
 from converter.errors import CannotStart
 from converter.gate import Gate, Limits
 from converter.jobs import Jobs
@@ -162,7 +163,7 @@ async def run_replica(
         watch.on_loss = jobs.engine_lost
         await stack.enter_async_context(jobs)
         await stack.enter_async_context(_beside(watch.run(link, jobs.warm_up, child)))
-        native = Native(
+        hall = Hall(
             gate,
             jobs,
             templates,
@@ -172,8 +173,10 @@ async def run_replica(
             settings.sse_keepalive,
             settings.public_url or "",
         )
+        dialects = await stack.enter_async_context(open_dialects(settings.dialects, hall))
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
-        opened = entrance.open(native.routes(), probes.routes(), templates.values(), gate, metrics, tracing)
+        doors = Doors(Native(hall).routes(), dialects, probes.routes(), templates.values())
+        opened = entrance.open(doors, gate, metrics, tracing)
         addresses = await stack.enter_async_context(opened)
         yield Replica(gate, jobs, watch, address=addresses[0], probes=addresses[-1])
 

@@ -99,6 +99,14 @@ def _parse_origins(value: object) -> object:
     return parse_origins(value) if isinstance(value, str) else value
 
 
+def _parse_names(value: object) -> object:
+    """Names separated by commas; `none` is none of them."""
+    if not isinstance(value, str):
+        return value
+    names = tuple(dict.fromkeys(each.strip().lower() for each in value.split(",") if each.strip()))
+    return () if names == ("none",) else names
+
+
 def _parse_choice(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
@@ -119,6 +127,7 @@ Depth = Annotated[int | None, _INTEGER, BeforeValidator(_parse_auto)]
 Bound = Annotated[int | None, _INTEGER]
 Address = Annotated[str | None, _URL]
 Origins = Annotated[tuple[str, ...], Kind("origins", "origins"), BeforeValidator(_parse_origins)]
+Names = Annotated[tuple[str, ...], Kind("names", "names separated by commas"), BeforeValidator(_parse_names)]
 Keys = Annotated[str | None, Kind("keys", "name:secret, ...")]
 Command = Annotated[tuple[str, ...] | None, Kind("command", "a command"), BeforeValidator(_parse_command)]
 Folder = Annotated[DirectoryPath | None, _FOLDER]

@@ -8,6 +8,7 @@ be usable, before anything else is started; nobody is served before all is there
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +17,7 @@ from aiohttp import web
 from converter.api.allowance import Allowance
 from converter.api.connections import Terms
 from converter.api.cors import Cors
+from converter.api.dialects import Dialect
 from converter.api.door import Doorkeeper, Keyring
 from converter.api.openapi import OpenApi
 from converter.api.operations import OPERATIONS
@@ -30,6 +32,16 @@ from converter.telemetry import Metrics
 
 if TYPE_CHECKING:
     from converter.spans import Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What is served: the native dialect's routes, the other dialects, the probes, and templates to describe."""
+
+    native: Sequence[web.RouteDef]
+    dialects: Sequence[Dialect]
+    probes: Sequence[web.RouteDef]
+    templates: Collection[Template]
 
 
 class Entrance:
@@ -73,23 +85,19 @@ class Entrance:
 
     @asynccontextmanager
     async def open(
-        self,
-        work: Sequence[web.RouteDef],
-        probes: Sequence[web.RouteDef],
-        templates: Collection[Template],
-        gate: Gate,
-        metrics: Metrics,
-        tracing: "Tracing | None",
+        self, doors: Doors, gate: Gate, metrics: Metrics, tracing: "Tracing | None"
     ) -> AsyncIterator[list[str]]:
-        """Serve these routes and the document about them; the addresses of callers' port and of the probes' own."""
-        settings = self._settings
+        """Serve the doors, and the document about the native one; the addresses of callers' port and of the probes'."""
         apart = len(self._doors) > 1
-        routes = [*work, *([] if apart else probes)]
-        openapi = OpenApi(routes, templates, settings.public_url or "", guarded=self._keyring is not None)
-        apps = [make_app([*routes, *openapi.routes()], lambda: gate.closed, tracing)]
-        self._make_doorkeeper([] if apart else probes, gate, metrics).guard(apps[0])
+        probes = [] if apart else doors.probes
+        routes = [*doors.native, *probes]
+        address = self._settings.public_url or ""
+        openapi = OpenApi(routes, doors.templates, address, guarded=self._keyring is not None)
+        routes += [*openapi.routes(), *(route for dialect in doors.dialects for route in dialect.routes())]
+        apps = [make_app(routes, lambda: gate.closed, tracing, doors.dialects)]
+        self._make_doorkeeper(probes, doors.dialects, gate, metrics).guard(apps[0])
         if apart:
-            apps.append(make_app(probes, lambda: gate.closed))
+            apps.append(make_app(doors.probes, lambda: gate.closed))
         async with AsyncExitStack() as stack:
             addresses = []
             for app, door in zip(apps, self._doors, strict=True):
@@ -97,14 +105,17 @@ class Entrance:
                     addresses.append(await stack.enter_async_context(listen(app, door)))
             yield addresses
 
-    def _make_doorkeeper(self, opened: Sequence[web.RouteDef], gate: Gate, metrics: Metrics) -> Doorkeeper:
+    def _make_doorkeeper(
+        self, opened: Sequence[web.RouteDef], dialects: Sequence[Dialect], gate: Gate, metrics: Metrics
+    ) -> Doorkeeper:
         settings = self._settings
+        native = {route for route, operation in OPERATIONS.items() if operation.body is not None}
         return Doorkeeper(
             self._keyring,
             Cors(settings.cors_origins, settings.public_url or ""),
             Allowance(settings.key_concurrency, settings.key_rate, lambda: gate.service, metrics),
             opened={route.path for route in opened},
-            orders={route for route, operation in OPERATIONS.items() if operation.body is not None},
+            orders=native.union(*(dialect.orders for dialect in dialects)),
         )
 
 

@@ -27,6 +27,7 @@ from converter.declarations import (
     Keys,
     LogFormat,
     LogLevel,
+    Names,
     Origins,
     Seconds,
     Size,
@@ -38,6 +39,9 @@ from converter.declarations import (
     setting,
     show,
 )
+
+DIALECTS: tuple[str, ...] = ()
+"""The names of all dialects beside the native one."""
 
 
 def _lacks_keys(info: ValidationInfo) -> bool:
@@ -78,6 +82,12 @@ class Settings(BaseModel):
     key_concurrency: Bound = setting(None, "Orders of one key that may be under way at once", shown="no limit", ge=1)
     key_rate: Bound = setting(None, "Orders that one key may begin a minute, at once or evenly", shown="no limit", ge=1)
     cors_origins: Origins = setting((), "Origins whose web pages may call, separated by commas", shown="none")
+
+    dialects: Names = setting(
+        DIALECTS,
+        "APIs of others that are served beside the native one, separated by commas; none for none",
+        shown=", ".join(DIALECTS) or "none",
+    )
 
     engine_url: Address = setting(
         None, "Engine that runs already, to attach to; excludes engine_command", shown="embedded engine"
@@ -182,6 +192,13 @@ class Settings(BaseModel):
                 f"without api_keys or api_keys_file anyone who reaches {host} could run workflows: "
                 "set one of them, or let this be true"
             )
+        return value
+
+    @field_validator("dialects")
+    @classmethod
+    def _check_dialects(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(value) <= set(DIALECTS):
+            raise ValueError(f"must be names among {', '.join(DIALECTS)}, or none")
         return value
 
     @field_validator("key_concurrency", "key_rate")

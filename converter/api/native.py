@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, RUN, TIMES, send_json, send_raw, stream
-from converter.api.bodies import Bounds, read_document, validate
+from converter.api.bodies import read_document, validate
+from converter.api.dialects import Hall
 from converter.api.requests import Common, RunRequest, TemplateRequest
 from converter.core import admission
 from converter.core.idempotency import Claim, fingerprint, read_key
@@ -25,8 +26,6 @@ from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, fill, schema
 from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound
-from converter.gate import Gate
-from converter.jobs import Jobs
 from converter.media.outputs import Item
 from converter.runner import Run
 
@@ -43,27 +42,17 @@ B = TypeVar("B", bound=Common)
 
 
 class Native:
-    """The handlers. Times in seconds; `public_url` makes links absolute."""
+    """The handlers."""
 
-    def __init__(
-        self,
-        gate: Gate,
-        jobs: Jobs,
-        templates: Mapping[str, Template],
-        bounds: Bounds,
-        timeout: float,
-        max_timeout: float,
-        silence: float,
-        public_url: str,
-    ) -> None:
-        self._gate = gate
-        self._jobs = jobs
-        self._templates = templates
-        self._bounds = bounds
-        self._timeout = timeout
-        self._max_timeout = max_timeout
-        self._silence = silence
-        self._public_url = public_url
+    def __init__(self, hall: Hall) -> None:
+        self._gate = hall.gate
+        self._jobs = hall.jobs
+        self._templates = hall.templates
+        self._bounds = hall.bounds
+        self._timeout = hall.timeout
+        self._max_timeout = hall.max_timeout
+        self._silence = hall.silence
+        self._public_url = hall.public_url
         self._returns = 0
 
     def routes(self) -> list[web.RouteDef]:

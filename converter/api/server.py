@@ -8,7 +8,7 @@ import logging
 import re
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -18,6 +18,7 @@ from aiohttp import web
 from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, TIMES, break_off, render
 from converter.api.bodies import expect
 from converter.api.connections import Connection, Terms
+from converter.api.dialects import Dialect
 from converter.core.timing import overhead, server_timing
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
 
@@ -36,13 +37,21 @@ BEGUN = web.RequestKey("begun", bool)
 
 TRACING = web.AppKey["Tracing | None"]("tracing")
 
+DIALECTS = web.AppKey("dialects", Sequence[Dialect])
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 
 
 def make_app(
-    routes: Iterable[web.RouteDef], closing: Callable[[], bool], tracing: "Tracing | None" = None
+    routes: Iterable[web.RouteDef],
+    closing: Callable[[], bool],
+    tracing: "Tracing | None" = None,
+    dialects: Sequence[Dialect] = (),
 ) -> web.Application:
-    """The application of all doors. While `closing`, connections are not kept: their callers go elsewhere."""
+    """The application of all doors. While `closing`, connections are not kept: their callers go elsewhere.
+
+    `dialects` have words of their own for what goes wrong; their routes are among the others.
+    """
     now = asyncio.get_running_loop().time
 
     async def sign(request: web.Request, response: web.StreamResponse) -> None:
@@ -58,6 +67,7 @@ def make_app(
 
     app = web.Application(middlewares=[_answer_always])
     app[TRACING] = tracing
+    app[DIALECTS] = dialects
     app.add_routes(
         web.route(route.method, route.path, route.handler, expect_handler=expect, **route.kwargs) for route in routes
     )
@@ -130,7 +140,8 @@ async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse
         fault = Internal("the service made a mistake")
     if request.get(BEGUN):
         raise break_off(request)
-    return render(fault, request[REQUEST_ID])
+    own = next((dialect for dialect in request.app[DIALECTS] if dialect.owns(request.path)), None)
+    return (render if own is None else own.render)(fault, request[REQUEST_ID])
 
 
 def _translate(error: web.HTTPException) -> Fault:

@@ -1,0 +1,66 @@
+"""What a dialect is: a public API of somebody else's, beside the native one, spoken to orders, jobs and faults.
+
+For: the one thing that the server, the door and the composition root have to know about every dialect (`Dialect`), and
+what each works with (`Hall`). Leaves each API to a file of its own. Invariant: no dialect knows the engine, and what
+goes wrong under its paths, refusals at the door and mistakes of ours included, is told in its own words.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from aiohttp import web
+
+from converter.api.bodies import Bounds
+from converter.core.template import Template
+from converter.errors import Fault
+from converter.gate import Gate
+from converter.jobs import Jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Hall:
+    """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
+    `public_url` makes links absolute, and is empty where they are relative.
+    """
+
+    gate: Gate
+    jobs: Jobs
+    templates: Mapping[str, Template]
+    bounds: Bounds
+    timeout: float
+    max_timeout: float
+    silence: float
+    public_url: str
+
+
+class Dialect(Protocol):
+    """One public API beside the native one."""
+
+    @property
+    def orders(self) -> Collection[tuple[str, str]]:
+        """Method and path, as in `routes`, of what begins work, which the limits of API keys are about."""
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """What it serves."""
+
+    def owns(self, path: str) -> bool:
+        """Whether callers of a path expect its words, be there a route or not."""
+
+    def render(self, fault: Fault, request_id: str) -> web.Response:
+        """A fault in its own words; every fault has some."""
+
+
+Opener: TypeAlias = Callable[[Hall], AbstractAsyncContextManager[Dialect]]
+"""Makes a dialect with whatever it keeps, which lasts as long as the context is entered."""
+
+SPOKEN: Mapping[str, Opener] = {}
+"""Every dialect, by the name that the setting `dialects` has for it."""
+
+
+@asynccontextmanager
+async def open_dialects(names: Sequence[str], hall: Hall) -> AsyncIterator[Sequence[Dialect]]:
+    """The dialects of these names."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(SPOKEN[name](hall)) for name in names]
