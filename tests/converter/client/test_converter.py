@@ -232,3 +232,14 @@ def interest(caller: Caller) -> int:
     """Callers who wait for the one job that goes on."""
     [run] = caller.replica.jobs._live.values()
     return run._interest
+
+
+async def test_a_key_opens_the_door_and_a_wrong_one_is_told_once(engine: FakeEngine, naps: Naps) -> None:
+    async with converter(engine.url, api_keys="alice:wonderland-secret") as caller:
+        async with Client(caller.url, api_key="wonderland-secret") as client:
+            assert colors(await client.run(picture(7))) == [7]
+        for key in ("looking-glass", None):
+            async with Client(caller.url, api_key=key, sleep=naps) as client:
+                with pytest.raises(errors.Unauthorized):
+                    await client.run(picture(8))
+    assert (naps.seconds, orders(engine)) == ([], 1)
