@@ -17,14 +17,17 @@ from tests.converter.faults.graphs import picture
 from tests.converter.faults.replica import Caller, converter
 from tests.fakes.engine import FakeEngine
 
+SECRET = "a-secret-for-the-fuzzer"
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
 
 @pytest.fixture
 async def caller(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[Caller]:
-    """A converter with templates, and with places enough for all jobs that are begun in the background."""
-    async with converter(engine.url, workflows_dir=copy_templates(tmp_path), capacity=256) as caller:
+    """A guarded converter with templates, and with places enough for all jobs that are begun in the background."""
+    templates = copy_templates(tmp_path)
+    async with converter(engine.url, workflows_dir=templates, capacity=256, api_keys=f"fuzz:{SECRET}") as caller:
         yield caller
 
 
@@ -32,6 +35,7 @@ async def caller(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[Caller]:
 async def test_no_request_gets_an_answer_that_the_document_does_not_have(caller: Caller) -> None:
     config = HERE / "schemathesis.toml"
     command = ["-m", "schemathesis.cli", "--config-file", str(config), "run", f"{caller.url}/openapi.json"]
+    command += ["--header", f"Authorization: Bearer {SECRET}"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -45,4 +49,4 @@ async def test_no_request_gets_an_answer_that_the_document_does_not_have(caller:
     assert process.returncode == 0, text
     assert int(re.findall(r"(\d+) generated", text)[0]) > 800, text
     await caller.until_empty()
-    assert (await caller.run(picture(2))).colors == [2]
+    assert (await caller.run(picture(2), {"Authorization": f"Bearer {SECRET}"})).colors == [2]
