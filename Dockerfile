@@ -10,7 +10,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY converter/ converter/
 COPY engine/ engine/
 COPY workflows/ workflows/
-RUN /opt/converter/bin/pip install --no-cache-dir ".[otel]"
+RUN /opt/converter/bin/pip install --no-cache-dir ".[otel,storage]"
 
 FROM build AS build-all
 ARG TORCH=torch==2.13.0

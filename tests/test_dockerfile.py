@@ -162,8 +162,8 @@ def test_everything_that_the_wheel_is_built_from_is_copied() -> None:
 
 
 def test_what_is_installed_exists_and_the_sidecar_has_no_torch() -> None:
-    extras = {run.text: re.findall(r"\.\[(\w+)]", run.text) for run in all_of("RUN")}
-    assert {extra for found in extras.values() for extra in found} == {"engine", "otel"}
+    lists = [named for run in all_of("RUN") for named in re.findall(r"\.\[([\w,]+)]", run.text)]
+    assert {extra for named in lists for extra in named.split(",")} == {"engine", "otel", "storage"}
     origin = last("converter", "COPY").flags["from"]
     assert not any("engine]" in step.text or "TORCH" in step.text for step in lineage(origin) if step.name == "RUN")
     everything = last("all", "COPY").flags["from"]
