@@ -24,7 +24,7 @@ from pathlib import Path
 from engine.cache import Cache
 from engine.device import EXIT_CODE, Device, end_process
 from engine.executor import Executor
-from engine.models import Models, Preload
+from engine.models import Models
 from engine.nodes.numbering import Numbering
 from engine.nodes.registry import list_nodes
 from engine.nodes.spec import Folders
@@ -154,7 +154,7 @@ async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             loop.add_signal_handler(number, stopped.set)
         async with listen(server.make_app(), options.host, options.port) as port:
             _say(f"listening on http://{options.host}:{port}")
-            device.submit(Preload())
+            threading.Thread(target=models.warm_up, name="warm-up", daemon=True).start()
             await stopped.wait()
             _end_anyway(folders.temp)
     shutil.rmtree(folders.temp, ignore_errors=True)

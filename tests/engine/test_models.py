@@ -257,6 +257,42 @@ def test_a_placed_part_is_ready_to_run(checkpoints: Path) -> None:
     assert not any(parameter.requires_grad for parameter in part.unet.parameters())
 
 
+def test_an_autoencoder_is_laid_out_as_processors_like_it(checkpoints: Path) -> None:
+    part = read_part(Source("tiny", checkpoints / "tiny"), "vae")
+    assert isinstance(part, Autoencoder)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = part.decode(CPU, latents, 1)
+        Placement(part).perform(CPU)
+        assert float((part.decode(CPU, latents, 1) - before).abs().max()) < 1e-5
+    assert part.vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_models_that_are_warm_have_the_one_that_ships_at_hand(device: Device, tmp_path: Path) -> None:
+    models = Models(device, tmp_path)
+    models.warm_up()
+    size = models.size
+    assert size > 20_000_000
+    models.projection(models.load("demo")[0])
+    assert models.size == size
+
+
+def test_a_model_that_cannot_be_warmed_up_is_left_cold(
+    device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "checkpoints" / "demo"
+    own.mkdir(parents=True)
+    (own / "model_index.json").write_text("{}", encoding="utf-8")
+    models = Models(device, tmp_path)
+    models.warm_up()
+    assert models.size == 0
+    assert "demo is not at hand" in caplog.text
+    closed = Device()
+    with closed:
+        pass
+    Models(closed, tmp_path).warm_up()
+
+
 def test_everything_that_a_checkpoint_needs_can_be_imported_before(checkpoints: Path) -> None:
     program = f"""
 import gc

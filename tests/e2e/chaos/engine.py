@@ -11,7 +11,7 @@ import logging
 import sys
 
 from engine.__main__ import main
-from engine.models import Preload
+from engine.models import Models
 
 FORMAT = "%(created).6f %(process)d %(message)s"
 
@@ -24,7 +24,7 @@ def run() -> int:
     options, rest = parser.parse_known_args()
     logging.basicConfig(filename=options.log, level=logging.INFO, format=FORMAT)
     logging.info("engine starts")
-    Preload.perform = lambda self, place: None  # type: ignore[method-assign]
+    Models.warm_up = lambda self: None  # type: ignore[method-assign]
     return main(["--port", options.behind, *rest])
 
 
