@@ -40,7 +40,7 @@ from converter.declarations import (
     show,
 )
 
-DIALECTS: tuple[str, ...] = ()
+DIALECTS: tuple[str, ...] = ("runpod",)
 """The names of all dialects beside the native one."""
 
 

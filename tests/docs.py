@@ -17,10 +17,12 @@ from prometheus_client.metrics_core import Metric
 from converter import cli, errors
 from converter.telemetry import Metrics
 from engine.nodes.registry import list_nodes
+from tests.converter.api.renderings import FAULTS, code_of, make, render_all
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+DIALECTS = ROOT / "docs" / "dialects.md"
 ENGINE = ROOT / "docs" / "engine.md"
 METRICS = ROOT / "docs" / "metrics.md"
 
@@ -85,6 +87,19 @@ def _descend(kind: type[errors.Fault]) -> Iterator[type[errors.Fault]]:
         yield from _descend(below)
 
 
+def renderings() -> str:
+    """The table of what each dialect makes of each fault: the status, and the word by which programs tell it."""
+    told = _mentioned()
+    kinds = sorted((kind for kind in FAULTS if kind.__name__ in told), key=lambda kind: (kind.status, kind.code))
+    answers = {kind: render_all(make(kind)) for kind in kinds}
+    names = list(answers[kinds[0]])
+    rows = [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+    for kind in kinds:
+        cells = (f"{response.status} `{code_of(response)}`" for response in answers[kind].values())
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def settings() -> str:
     """The table of settings, as `converter settings --markdown` prints it."""
     with redirect_stdout(io.StringIO()) as printed:
@@ -143,6 +158,7 @@ def pages() -> dict[Path, str]:
     return {
         README: _fill(README, {"faults": faults(), "settings": settings()}),
         ARCHITECTURE: _fill(ARCHITECTURE, {package: modules(package) for package in ("converter", "engine")}),
+        DIALECTS: _fill(DIALECTS, {"renderings": renderings()}),
         ENGINE: _fill(ENGINE, {"nodes": nodes()}),
         METRICS: _fill(METRICS, {"metrics": metrics()}),
     }

@@ -16,7 +16,7 @@ from converter.core import sse
 from converter.core.negotiation import Wish
 from converter.errors import EngineFailed, Fault, NotAcceptable, RequestTimeout, TooLarge, Unauthorized
 from converter.jobs import Jobs
-from converter.media.deliver import JsonBody, MultipartBody, disposition
+from converter.media.deliver import JsonBody, MultipartBody, disposition, enclose
 from converter.media.outputs import Broken, Item
 from converter.runner import Run
 
@@ -60,7 +60,12 @@ class Body(Protocol):
 
 
 def render(fault: Fault, request_id: str) -> web.Response:
-    """A fault as problem details (RFC 9457), with the headers that tell clients what to do about it."""
+    """A fault as problem details (RFC 9457)."""
+    return render_as(fault, fault.problem() | {"request_id": request_id}, "application/problem+json")
+
+
+def render_as(fault: Fault, document: Mapping[str, Any], content_type: str = "application/json") -> web.Response:
+    """A fault as the document that a dialect has for it, with the headers that tell clients what to do about it."""
     headers = {}
     if fault.retry_after is not None:
         headers["Retry-After"] = str(fault.retry_after)
@@ -71,8 +76,7 @@ def render(fault: Fault, request_id: str) -> web.Response:
     for header, member in (("Location", "location"), ("Allow", "allow")):
         if member in fault.extensions:
             headers[header] = fault.extensions[member]
-    text = json.dumps(fault.problem() | {"request_id": request_id})
-    response = web.Response(status=fault.status, text=text, content_type="application/problem+json", headers=headers)
+    response = web.Response(status=fault.status, text=json.dumps(document), content_type=content_type, headers=headers)
     if isinstance(fault, RequestTimeout | TooLarge):
         response.force_close()  # the rest of the body is still to come
     return response
@@ -80,7 +84,9 @@ def render(fault: Fault, request_id: str) -> web.Response:
 
 async def send_json(request: web.Request, run: Run, items: Sequence[Item]) -> web.StreamResponse:
     """The result document with its outputs inside."""
-    return await _send(request, JsonBody(run.document(), items), {"Content-Type": "application/json; charset=utf-8"})
+    return await send(
+        request, JsonBody(enclose(run.document()), items), {"Content-Type": "application/json; charset=utf-8"}
+    )
 
 
 async def send_raw(request: web.Request, run: Run, items: Sequence[Item], wish: Wish, place: str) -> web.StreamResponse:
@@ -88,10 +94,10 @@ async def send_raw(request: web.Request, run: Run, items: Sequence[Item], wish: 
     headers = {"X-Job-Id": run.id}
     if len(items) == 1 and (content_type := _call(items[0], wish)):
         headers |= {"Content-Type": content_type, "Content-Disposition": disposition(items[0].output.name)}
-        return await _send(request, _Single(items[0]), headers)
+        return await send(request, _Single(items[0]), headers)
     if wish.multipart:
         body = MultipartBody(items)
-        return await _send(request, body, headers | {"Content-Type": body.content_type})
+        return await send(request, body, headers | {"Content-Type": body.content_type})
     raise _not_acceptable(items, place)
 
 
@@ -123,7 +129,8 @@ class _Single:
         return self._item.chunks()
 
 
-async def _send(request: web.Request, body: Body, headers: Mapping[str, str]) -> web.StreamResponse:
+async def send(request: web.Request, body: Body, headers: Mapping[str, str]) -> web.StreamResponse:
+    """A body in pieces, or at once where it is small."""
     if len(body) <= SMALL:
         return web.Response(body=await _join(body), headers=headers)
     response = web.StreamResponse(headers=headers)
@@ -231,7 +238,7 @@ async def _write_result(
             )
             return
         await _write(request, response, f"event: result\nid: {sequence}\ndata: ".encode())
-        await _write_all(request, response, JsonBody(run.document(), items))
+        await _write_all(request, response, JsonBody(enclose(run.document()), items))
         await _write(request, response, b"\n\n")
 
 

@@ -8,7 +8,8 @@ goes wrong under its paths, refusals at the door and mistakes of ours included, 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from importlib import import_module
+from typing import Protocol, TypeAlias, cast
 
 from aiohttp import web
 
@@ -55,8 +56,16 @@ class Dialect(Protocol):
 Opener: TypeAlias = Callable[[Hall], AbstractAsyncContextManager[Dialect]]
 """Makes a dialect with whatever it keeps, which lasts as long as the context is entered."""
 
-SPOKEN: Mapping[str, Opener] = {}
-"""Every dialect, by the name that the setting `dialects` has for it."""
+
+def _open_in(module: str) -> Opener:
+    """The `open_dialect` of a module, which is imported by the first who wants the dialect: starts stay quick."""
+    return lambda hall: cast("Opener", import_module(module).open_dialect)(hall)
+
+
+SPOKEN: Mapping[str, Opener] = {
+    "runpod": _open_in("converter.api.runpod"),
+}
+"""Every dialect, by the name that the setting `dialects` has for it. Opening one asks nothing of its hall."""
 
 
 @asynccontextmanager

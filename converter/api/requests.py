@@ -22,6 +22,16 @@ put into the schema.
 """
 
 
+def lacking(instead: str) -> BeforeValidator:
+    """For a field of somebody else's API that is refused by name; `instead` says what there is. None is no value."""
+
+    def refuse(value: object) -> None:
+        if value is not None:
+            raise ValueError(f"is not supported here: {instead}")
+
+    return BeforeValidator(refuse)
+
+
 class Outputs(BaseModel):
     """`outputs` of a request: which are answered, and how."""
 

@@ -7,7 +7,7 @@ function says, so that a body which breaks midway can't pass for a whole one.
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -38,15 +38,30 @@ def describe(item: Item) -> dict[str, Any]:
     return document
 
 
-class JsonBody:
-    """The result document, with each item's bytes as base64 `data`."""
+def enclose(document: Mapping[str, Any]) -> Callable[[str], Mapping[str, Any]]:
+    """A result document whose items are its `outputs`, for `JsonBody`."""
+    return lambda place: {**document, "outputs": place}
 
-    def __init__(self, document: Mapping[str, Any], items: Sequence[Item]) -> None:
-        """`document` has a member `outputs`, in whose place the items stand."""
+
+class JsonBody:
+    """A document with a list of items in it, each with its bytes in base64 as its last member, `data`."""
+
+    def __init__(
+        self,
+        compose: Callable[[str], Mapping[str, Any]],
+        items: Sequence[Item],
+        describe: Callable[[Item], Mapping[str, Any]] = describe,
+        data: str = "data",
+    ) -> None:
+        """`compose`: the document, with the text that it is given in place of the list. `describe`: all other members
+        of an item.
+        """
         place = uuid.uuid4().hex
-        head, tail = json.dumps({**document, "outputs": place}, separators=(",", ":")).split(f'"{place}"')
+        head, tail = json.dumps(compose(place), separators=(",", ":")).split(f'"{place}"')
         self._head, self._tail = f"{head}[".encode(), f"]{tail}".encode()
         self._items = items
+        self._describe = describe
+        self._data = json.dumps(data)
         self._openings = [self._open(number, item) for number, item in enumerate(items)]
 
     def __len__(self) -> int:
@@ -67,11 +82,13 @@ class JsonBody:
             held += b'"}'
         yield held + self._tail
 
-    @staticmethod
-    def _open(number: int, item: Item) -> bytes:
-        text = json.dumps(describe(item), separators=(",", ":"))
-        comma = "," if number else ""
-        return f"{comma}{text}".encode() if item.content is None else f'{comma}{text[:-1]},"data":"'.encode()
+    def _open(self, number: int, item: Item) -> bytes:
+        text = json.dumps(self._describe(item), separators=(",", ":"))
+        before = "," if number else ""
+        if item.content is None:
+            return f"{before}{text}".encode()
+        comma = "" if text == "{}" else ","
+        return f'{before}{text[:-1]}{comma}{self._data}:"'.encode()
 
 
 async def _encode(item: Item) -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.core.outputs import FileRef, Output
-from converter.media.deliver import JsonBody, MultipartBody, disposition
+from converter.media.deliver import JsonBody, MultipartBody, disposition, enclose
 from converter.media.outputs import Item
 
 
@@ -58,7 +58,7 @@ DOCUMENTS = st.fixed_dictionaries(
 
 @given(DOCUMENTS, st.lists(FILES | st.builds(text, TEXTS), max_size=4))
 def test_json_is_exact_for_all_sizes_and_pieces(document: dict[str, object], items: list[Item]) -> None:
-    body = JsonBody(document, items)
+    body = JsonBody(enclose(document), items)
     written = join(body)
     assert len(written) == len(body)
     parsed = json.loads(written)

@@ -1,0 +1,45 @@
+"""How every dialect begins an order and waits for its end.
+
+Leaves to others: what requests and answers look like (each dialect), and everything about jobs (`jobs`). Invariant: a
+job that was begun here is known to the access log and to the limits of API keys; what was open for a caller is closed
+when the caller is done or has left.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from aiohttp import web
+
+from converter.api.answers import JOB_ID, KEY_NAME, REQUEST_ID, RUN, TIMES
+from converter.core.order import Order
+from converter.errors import Fault
+from converter.gate import Ticket
+from converter.jobs import Jobs
+from converter.media.outputs import Item
+from converter.runner import Run
+
+
+def begin(request: web.Request, jobs: Jobs, order: Order, ticket: Ticket, *, alone: bool) -> Run:
+    """Begin the job of an order; `alone`: it goes on without its caller. Raises what `Jobs.begin` raises."""
+    order = replace(order, scope=request.get(KEY_NAME, ""), request=request[REQUEST_ID])
+    run = jobs.begin(replace(order, foreseen=jobs.foresee(order) or ()), ticket, alone=alone)
+    request[JOB_ID] = run.id
+    request[RUN] = run
+    return run
+
+
+@asynccontextmanager
+async def result(request: web.Request, run: Run) -> AsyncIterator[Sequence[Item]]:
+    """The outputs of a job that only this caller waits for, once it has ended; raises its fault."""
+    with run.interested():
+        try:
+            outcome = await asyncio.shield(run.outcome)
+            request[TIMES] = run.times
+            if isinstance(outcome, Fault):
+                raise outcome
+            yield run.items
+        finally:
+            run.told.set()
+            run.delivered()
