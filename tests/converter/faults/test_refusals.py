@@ -155,7 +155,7 @@ async def test_a_queue_that_somebody_clears(engine: FakeEngine) -> None:
         engine.clear_queue()
         reply = await pending
         assert (reply.status, reply.code) == (409, "canceled")
-        assert "queue" in problem(reply)["detail"]
+        assert "someone else removed it" in problem(reply)["detail"]
         engine.release()
         assert [(await task).colors for task in (running, waiting)] == [[1], [3]]
 
