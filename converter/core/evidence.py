@@ -53,7 +53,11 @@ HEARING = 0.1
 """Seconds that a message about a prompt that has left the queue may still be under way on a healthy socket."""
 
 FIRST_RETRY, LAST_RETRY = 0.03, 1.0
-"""Seconds between looks that did not settle the matter: doubling from the first to the last."""
+"""Seconds between looks that did not settle the matter: doubling from the first to the last.
+
+So often is looked, too, where no socket tells of a prompt that waits or runs; its end is then noticed late by no more
+than it has run already.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +218,9 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
 
 
 def _hear(state: Evidence, sound: Sound, now: float) -> tuple[Evidence, bool]:
-    wake_at = now + SILENCE if state.answered else None
-    state = state._replace(seen_at=now, wake_at=wake_at, absent_since=None, missed_at=None)
+    wake_at = now + SILENCE if state.unbroken or state.wake_at is None else state.wake_at
+    state = state._replace(seen_at=now, absent_since=None, missed_at=None)
+    state = state._replace(wake_at=wake_at if state.answered else None)
     match sound:
         case Began():
             state = state._replace(begun=True, running=True)
@@ -267,8 +272,9 @@ def _compare(state: Evidence, view: QueueView, now: float) -> tuple[Evidence, bo
 def _see(state: Evidence, moment: float, *, running: bool) -> Evidence:
     """The prompt was in the queue, at this moment or after."""
     seen_at = moment if state.seen_at is None else max(moment, state.seen_at)
+    retry = FIRST_RETRY if running and not state.running else state.retry
     running = running or state.running
-    return state._replace(seen_at=seen_at, running=running, absent_since=None, missed_at=None)
+    return state._replace(seen_at=seen_at, running=running, absent_since=None, missed_at=None, retry=retry)
 
 
 def _look(state: Evidence, now: float) -> tuple[Evidence, bool]:
@@ -285,7 +291,8 @@ def _weigh(state: Evidence, sight: Sight, now: float) -> tuple[Evidence, bool]:
     if not sight.absent:
         state = _see(state, sight.asked_at, running=sight.running)
         state = state._replace(gone=state.gone and state.look_again)
-        return _retry(state, now) if state.ended or state.look_again else _rest(state, now)
+        waits = state.unbroken and not state.ended and not state.look_again
+        return _rest(state, now) if waits else _retry(state, now)
     if not misses(state, sight):
         return _retry(state, now)
     since = now if state.absent_since is None else state.absent_since

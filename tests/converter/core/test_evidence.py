@@ -277,6 +277,20 @@ def test_a_lost_socket_costs_one_look_when_the_record_is_there() -> None:
     assert (prompt.verdict, prompt.looks, prompt.state.deaf) == (Finished({"1": UI}, ("1",)), 1, False)
 
 
+def test_without_a_socket_that_tells_an_end_is_noticed_late_by_no_more_than_the_prompt_has_run() -> None:
+    prompt = Prompt(Accepted(), SocketLost()).see(pending=True)
+    for _ in range(20):
+        prompt.wait(LAST_RETRY).see(pending=True)
+    prompt.wait(LAST_RETRY).see(running=True)
+    begun = prompt.now
+    for _ in range(20):
+        prompt.tell(Alive())
+        assert prompt.state.wake_at is not None
+        late = prompt.state.wake_at - prompt.now
+        assert late <= min(LAST_RETRY, FIRST_RETRY + prompt.now - begun) + 1e-6
+        prompt.wait(late).see(running=True)
+
+
 def test_a_record_beats_a_look_that_is_asked_for_meanwhile() -> None:
     prompt = Prompt(Accepted(), SocketLost(), Released()).see(record=RECORD)
     assert (prompt.verdict, prompt.looks) == (Finished({"1": UI}, ("1",)), 1)
