@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import sys
-import tomllib
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from converter.api.native import Native
 from converter.api.probes import Probes
 from converter.core import admission, readiness, signals
 from converter.core.restarts import Policy
-from converter.core.template import Template, TemplateError, parse
 from converter.entrance import Doors, Entrance
 from converter.errors import CannotStart
 from converter.gate import Gate, Limits
@@ -43,6 +41,8 @@ from converter.renewal import renew
 from converter.settings import Settings, declarations
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
 from converter.telemetry import Metrics
+from converter.template_files import SHIPPED
+from converter.templates import Templates
 from converter.tracing import open_tracing
 from converter.warden import Warden
 from converter.watch import Watch
@@ -98,9 +98,6 @@ OF_ANY_ENGINE = """\
 """
 """What shows a service whose models and templates are not known."""
 
-WORKFLOWS = Path(__file__).parent.parent / "workflows"
-"""The templates that ship."""
-
 
 async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     """Serve until a signal says otherwise. Raises CannotStart."""
@@ -141,7 +138,7 @@ async def run_replica(
     gate = Gate(_limits(settings), loop.time, metrics)
     watch = Watch(gate, settings.staleness, metrics)
     gate.on_stall = watch.stalled
-    templates = _load_templates(settings.workflows_dir or WORKFLOWS)
+    templates = Templates(_folders(settings))
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
         # First of all: an engine that is started in vain may cost minutes.
@@ -163,6 +160,7 @@ async def run_replica(
         watch.on_loss = jobs.engine_lost
         await stack.enter_async_context(jobs)
         await stack.enter_async_context(_beside(watch.run(link, jobs.warm_up, child)))
+        await stack.enter_async_context(_beside(templates.keep(client, watch.warm_instance)))
         hall = Hall(
             gate,
             jobs,
@@ -175,7 +173,8 @@ async def run_replica(
         )
         dialects = await stack.enter_async_context(open_dialects(settings.dialects, hall))
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
-        doors = Doors(Native(hall).routes(), dialects, probes.routes(), templates.values())
+        native = Native(hall, lambda: templates.offers)
+        doors = Doors(native.routes(), dialects, probes.routes(), lambda: templates.offers)
         opened = entrance.open(doors, gate, metrics, tracing)
         addresses = await stack.enter_async_context(opened)
         yield Replica(gate, jobs, watch, address=addresses[0], probes=addresses[-1])
@@ -271,16 +270,10 @@ def _own_port(command: Sequence[str]) -> int:
     return COMFYUI_PORT
 
 
-def _load_templates(folder: Path) -> dict[str, Template]:
-    """All templates of a folder; a broken one is reported, and the others work."""
-    templates = {}
-    for path in sorted(folder.glob("*.toml")):
-        try:
-            declaration = tomllib.loads(path.read_text())
-            templates[path.stem] = parse(path.stem, _read_workflow(path.with_suffix(".json")), declaration)
-        except (TemplateError, CannotStart, OSError, ValueError) as error:
-            log.error("the template %s can't be used: %s", path, error)
-    return templates
+def _folders(settings: Settings) -> list[Path]:
+    """Where templates are; the operator's own count before those that ship."""
+    shipped = [SHIPPED] if settings.shipped_workflows else []
+    return shipped + ([] if settings.workflows_dir is None else [settings.workflows_dir])
 
 
 def _read_workflow(path: Path) -> Mapping[str, Any]:
@@ -302,7 +295,7 @@ def compose_greeting(settings: Settings, address: str, probes: str) -> str:
     status = url if probes == address else probes
     guarded = settings.api_keys is not None or settings.api_keys_file is not None
     embedded = settings.engine_url is None and settings.engine_command is None
-    examples = OF_THE_EMBEDDED_ENGINE if embedded and settings.workflows_dir is None else OF_ANY_ENGINE
+    examples = OF_THE_EMBEDDED_ENGINE if embedded and settings.shipped_workflows else OF_ANY_ENGINE
     stopped = "everything" if settings.engine_url is None else "the converter; the engine goes on"
     return GREETING.format(
         url=url, examples=examples.format(url=url), status=status, key=KEY if guarded else "", stopped=stopped

@@ -6,7 +6,7 @@ be usable, before anything else is started; nobody is served before all is there
 """
 
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,7 +23,7 @@ from converter.api.openapi import OpenApi
 from converter.api.operations import OPERATIONS
 from converter.api.server import Door, listen, make_app
 from converter.api.tls import Certificate
-from converter.core.template import Template
+from converter.core.catalog import Offer
 from converter.errors import CannotStart
 from converter.gate import Gate
 from converter.renewal import Source
@@ -41,7 +41,7 @@ class Doors:
     native: Sequence[web.RouteDef]
     dialects: Sequence[Dialect]
     probes: Sequence[web.RouteDef]
-    templates: Collection[Template]
+    offers: Callable[[], Mapping[str, Offer]]
 
 
 class Entrance:
@@ -92,7 +92,7 @@ class Entrance:
         probes = [] if apart else doors.probes
         routes = [*doors.native, *probes]
         address = self._settings.public_url or ""
-        openapi = OpenApi(routes, doors.templates, address, guarded=self._keyring is not None)
+        openapi = OpenApi(routes, doors.offers, address, guarded=self._keyring is not None)
         routes += [*openapi.routes(), *(route for dialect in doors.dialects for route in dialect.routes())]
         apps = [make_app(routes, lambda: gate.closed, tracing, doors.dialects)]
         self._make_doorkeeper(probes, doors.dialects, gate, metrics).guard(apps[0])

@@ -47,10 +47,10 @@ async def renew(sources: Sequence[Source]) -> None:
 
 
 def _look(source: Source) -> list[tuple[int, int, int] | None]:
-    return [_identify(path) for path in source.paths]
+    return [identify(path) for path in source.paths]
 
 
-def _identify(path: Path) -> tuple[int, int, int] | None:
+def identify(path: Path) -> tuple[int, int, int] | None:
     """What differs once a file has been written or replaced; None where there is none."""
     try:
         found = path.stat()

@@ -116,7 +116,10 @@ class Settings(BaseModel):
     input_dir: Folder = setting(
         None, "The engine's input folder, if shared: staged inputs are removed from it", shown="not shared"
     )
-    workflows_dir: Folder = setting(None, "Folder of templates", shown="those that ship")
+    workflows_dir: Folder = setting(
+        None, "Folder of templates beside those that ship; of two with one name the one in it counts", shown="none"
+    )
+    shipped_workflows: Switch = setting(True, "Whether the templates that ship are served")
 
     capacity: Count = setting(16, "Orders held at once, waiting and running; more are refused", ge=1)
     busy_at: Count = setting(

@@ -89,6 +89,10 @@ class Watch:
         self._certain = asyncio.Event()
         self._listened = False
 
+    def warm_instance(self) -> str | None:
+        """The engine's instance, once it is warm."""
+        return self.instance if self._is_warm else None
+
     # What others tell -----------------------------------------------------------------------------------------------
 
     def unreachable(self, reason: str) -> None:

@@ -25,6 +25,7 @@ from engine.files import upload_image, upload_mask, view
 from engine.graph import validate
 from engine.nodes.spec import Folders, Node
 from engine.paths import resolve
+from engine.shelves import SHIPPED
 from engine.sockets import Hub
 from engine.submission import read_submission
 from engine.wire import describe_error, dump, parse
@@ -234,9 +235,11 @@ class Server:
     async def tell_models(self, request: web.Request) -> web.Response:
         """GET /models/{folder}: folders in diffusers' format by name, and files by relative path."""
         kind = request.match_info["folder"]
-        if kind not in list_folders(self.folders.models):
+        ships = [SHIPPED.name] if kind == "checkpoints" else []
+        if not ships and kind not in list_folders(self.folders.models):
             return web.Response(status=404)
-        return _answer(dump(await asyncio.to_thread(list_models, self.folders.models / kind)))
+        names = await asyncio.to_thread(list_models, self.folders.models / kind)
+        return _answer(dump(sorted({*names, *ships})))
 
     async def tell_embeddings(self, request: web.Request) -> web.Response:
         """GET /embeddings: names without extension."""

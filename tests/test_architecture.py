@@ -14,7 +14,7 @@ FLOORS: list[set[str]] = [
     {"converter.core"},
     {"converter.client"},
     {"converter.declarations"},
-    {"converter.settings", "converter.telemetry", "converter.spans", "converter.renewal"},
+    {"converter.settings", "converter.telemetry", "converter.spans", "converter.renewal", "converter.template_files"},
     {
         "converter.link",
         "converter.media",
@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
         "converter.trail",
         "converter.alarm",
     },
-    {"converter.stores"},
+    {"converter.stores", "converter.templates"},
     {"converter.watch", "converter.warden"},
     {"converter.means"},
     {"converter.errands"},

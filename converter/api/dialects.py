@@ -23,7 +23,7 @@ from converter.jobs import Jobs
 @dataclass(frozen=True, slots=True)
 class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
-    `public_url` makes links absolute, and is empty where they are relative.
+    `public_url` makes links absolute, and is empty where they are relative. `templates` are those of the moment.
     """
 
     gate: Gate

@@ -19,6 +19,7 @@ from converter.api.bodies import read_document, validate
 from converter.api.dialects import Hall
 from converter.api.requests import Common, RunRequest, TemplateRequest
 from converter.core import admission
+from converter.core.catalog import Offer
 from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.media import media_inputs
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
@@ -40,14 +41,17 @@ RETURNS = 16
 
 B = TypeVar("B", bound=Common)
 
+Select = Callable[[list[str] | None], tuple[str, ...] | None]
+"""Finds the nodes that `outputs.nodes` means; None is all."""
+
 
 class Native:
     """The handlers."""
 
-    def __init__(self, hall: Hall) -> None:
+    def __init__(self, hall: Hall, offers: Callable[[], Mapping[str, Offer]]) -> None:
         self._gate = hall.gate
         self._jobs = hall.jobs
-        self._templates = hall.templates
+        self._offers = offers
         self._bounds = hall.bounds
         self._timeout = hall.timeout
         self._max_timeout = hall.max_timeout
@@ -71,15 +75,19 @@ class Native:
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/run`."""
-        return await self._work(request, RunRequest, self._order_run)
+        return await self._work(request, RunRequest, self._order_run, _take_nodes)
 
     async def run_template(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/workflows/NAME`."""
-        template = self._find_template(request)
-        return await self._work(request, TemplateRequest, partial(self._order_template, template))
+        template = self._find_offer(request).template
+        return await self._work(request, TemplateRequest, partial(self._order_template, template), template.select)
 
     async def _work(
-        self, request: web.Request, model: type[B], compose: Callable[[B, Mapping[str, Part], Preference], Order]
+        self,
+        request: web.Request,
+        model: type[B],
+        compose: Callable[[B, Mapping[str, Part], Preference], Order],
+        select: Select,
     ) -> web.StreamResponse:
         """Read a request, begin its job or find the one that its idempotency key stands for, and answer."""
         wish, preference = _read_headers(request)
@@ -93,7 +101,7 @@ class Native:
                 ticket = stack.enter_context(self._gate.knock())
             document, parts = await read_document(request, self._bounds)
             body = validate(model, document)
-            selection = _select(body, wish)
+            selection = _select(body, wish, select)
             if key is not None:
                 claim = Claim(scope, key, fingerprint(request.method, request.path, document, parts))
                 run = self._jobs.recall(claim)
@@ -264,18 +272,22 @@ class Native:
 
     async def list_templates(self, request: web.Request) -> web.Response:
         """`GET /v1/workflows`."""
-        return web.json_response({"workflows": [_summarize(template) for template in self._templates.values()]})
+        return web.json_response({"workflows": [_summarize(offer) for offer in self._offers().values()]})
 
     async def show_template(self, request: web.Request) -> web.Response:
-        """`GET /v1/workflows/NAME`: with the JSON Schema of its inputs."""
-        template = self._find_template(request)
-        return web.json_response(_summarize(template) | {"inputs": schema(template)})
+        """`GET /v1/workflows/NAME`: with the JSON Schema of its inputs, and the nodes of its named outputs."""
+        offer = self._find_offer(request)
+        outputs = {
+            output.name: {"node_id": output.node_id, "description": output.description}
+            for output in offer.template.outputs
+        }
+        return web.json_response(_summarize(offer) | {"inputs": schema(offer.template), "outputs": outputs})
 
-    def _find_template(self, request: web.Request) -> Template:
-        name = request.match_info["name"]
-        if name not in self._templates:
+    def _find_offer(self, request: web.Request) -> Offer:
+        name, offers = request.match_info["name"], self._offers()
+        if name not in offers:
             raise NotFound(f"there is no workflow {name[:64]} here")
-        return self._templates[name]
+        return offers[name]
 
 
 def _refuse_strays(order: Order) -> None:
@@ -288,14 +300,17 @@ def _refuse_strays(order: Order) -> None:
         raise InvalidRequest([{"pointer": "", "detail": problem} for problem in problems])
 
 
-def _select(body: Common, wish: Wish) -> Selection:
+def _take_nodes(nodes: list[str] | None) -> tuple[str, ...] | None:
+    return None if nodes is None else tuple(nodes)
+
+
+def _select(body: Common, wish: Wish, select: Select) -> Selection:
     """Which outputs are answered, and how: who accepts a single picture format and names no other gets that one."""
     outputs = body.outputs
     if wish.shape is Shape.RAW and outputs.format is not None and wish.excludes(outputs.format):
         raise NotAcceptable(f"outputs.format is {outputs.format}, which the Accept header does not allow")
     accepted = wish.format if wish.shape is Shape.RAW else None
-    nodes = None if outputs.nodes is None else tuple(outputs.nodes)
-    return Selection(nodes, outputs.format or accepted, outputs.quality)
+    return Selection(select(outputs.nodes), outputs.format or accepted, outputs.quality)
 
 
 def _reselect(run: Run, wish: Wish) -> Selection | None:
@@ -318,8 +333,10 @@ def _explain_absence(run: Run) -> Fault:
     return NotAcceptable(detail, retry_after=retry_after)
 
 
-def _summarize(template: Template) -> dict[str, Any]:
-    return {"name": template.name, "title": template.title, "description": template.description}
+def _summarize(offer: Offer) -> dict[str, Any]:
+    template = offer.template
+    about = {"name": template.name, "title": template.title, "description": template.description}
+    return about | {"available": offer.available} | ({"reason": offer.reason} if offer.reason else {})
 
 
 def _read_headers(request: web.Request) -> tuple[Wish, Preference]:

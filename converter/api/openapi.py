@@ -1,12 +1,12 @@
 """The OpenAPI 3.1 document: every route that is served, and for each template its own, typed.
 
 Writes down what `operations` and `schemas` say. Leaves to others: what is registered, and which templates there are.
-Invariant: the document has exactly the routes that it was made from; it is made once, since they do not change.
+Invariant: the document has exactly the routes that it was made from, and the templates of the moment.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -16,7 +16,7 @@ from aiohttp import ETag, web
 from converter import __version__
 from converter.api.operations import HEADERS, OPERATIONS, PARAMETERS, Answer, Operation, sample
 from converter.api.schemas import BINARY, Schema, build_schemas, explain, name_request, refer
-from converter.core.template import Template
+from converter.core.catalog import Offer
 from converter.errors import (
     Fault,
     Forbidden,
@@ -42,14 +42,23 @@ class OpenApi:
     """The door of the document. `server` is the address at which this replica is reached, "" where it is not known."""
 
     def __init__(
-        self, routes: Iterable[web.RouteDef], templates: Iterable[Template], server: str, *, guarded: bool
+        self, routes: Iterable[web.RouteDef], offers: Callable[[], Mapping[str, Offer]], server: str, *, guarded: bool
     ) -> None:
         """`routes` are those of the other doors; raises KeyError for one that has no description.
 
-        `guarded`: all but the probes need an API key.
+        `offers` gives the templates, as another object whenever they have changed. `guarded`: all but the probes need
+        an API key.
         """
-        names = [(route.method, route.path) for route in (*routes, *self.routes())]
-        self._body = json.dumps(describe(names, tuple(templates), server, guarded=guarded)).encode()
+        self._names = [(route.method, route.path) for route in (*routes, *self.routes())]
+        self._offers = offers
+        self._server = server
+        self._guarded = guarded
+        self._make(offers())
+
+    def _make(self, offers: Mapping[str, Offer]) -> None:
+        self._made_of = offers
+        document = describe(self._names, tuple(offers.values()), self._server, guarded=self._guarded)
+        self._body = json.dumps(document).encode()
         self._etag = ETag(hashlib.sha256(self._body).hexdigest()[:32])
 
     def routes(self) -> list[web.RouteDef]:
@@ -58,6 +67,9 @@ class OpenApi:
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /openapi.json`."""
+        offers = self._offers()
+        if offers is not self._made_of:
+            self._make(offers)
         same = any(tag.value in (self._etag.value, "*") for tag in request.if_none_match or ())
         response = web.Response(status=304) if same else web.Response(body=self._body, content_type="application/json")
         response.etag = self._etag
@@ -65,7 +77,7 @@ class OpenApi:
 
 
 def describe(
-    routes: Iterable[tuple[str, str]], templates: Sequence[Template], server: str, *, guarded: bool
+    routes: Iterable[tuple[str, str]], offers: Sequence[Offer], server: str, *, guarded: bool
 ) -> dict[str, Any]:
     """The document for routes, given by method and path; raises KeyError for one that has no description."""
     paths: dict[str, dict[str, Any]] = {}
@@ -74,12 +86,12 @@ def describe(
         operation = _guard(OPERATIONS[method, path], guarded=guarded)
         paths.setdefault(path, {})[method.lower()] = _describe_operation(operation, used)
         if "name" in operation.parameters:
-            for template in templates:
-                typed = paths.setdefault(path.format(name=template.name), {})
-                typed[method.lower()] = _describe_template(operation, template, used)
+            for offer in offers:
+                typed = paths.setdefault(path.format(name=offer.template.name), {})
+                typed[method.lower()] = _describe_template(operation, offer, used)
     parameters = {name: {"name": name, **parameter} for name, parameter in PARAMETERS.items()}
-    if templates:
-        parameters["name"]["schema"] = {"enum": [template.name for template in templates]}
+    if offers:
+        parameters["name"]["schema"] = {"enum": [offer.template.name for offer in offers]}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -92,7 +104,7 @@ def describe(
         **({"security": [{"key": []}]} if guarded else {}),
         "paths": paths,
         "components": {
-            "schemas": build_schemas(templates),
+            "schemas": build_schemas(offer.template for offer in offers),
             "parameters": parameters,
             "headers": {name: dict(header) for name, header in HEADERS.items()},
             "responses": {**used, "Fault": _describe_other_faults()},
@@ -114,16 +126,20 @@ def _guard(operation: Operation, *, guarded: bool) -> Operation:
     return replace(operation, faults=(*operation.faults, Unauthorized, *limited))
 
 
-def _describe_template(generic: Operation, template: Template, used: dict[str, Any]) -> dict[str, Any]:
-    """The generic operation, with the template's own inputs; it can't miss the template."""
+def _describe_template(generic: Operation, offer: Offer, used: dict[str, Any]) -> dict[str, Any]:
+    """The generic operation, with the template's own inputs; it can't miss the template. What the engine has not got
+    what it needs for has no example, since that would not run.
+    """
+    template, lack = offer.template, f"Not available here: {offer.reason}." if offer.reason else ""
     runs = generic.body is not None
+    example = {"required": {"summary": "What has to be given", "value": sample(template)}}
     typed = replace(
         generic,
         id=f"{generic.id}_{template.name}",
         summary=template.title if runs else f"{template.title}: its inputs",
-        description="\n\n".join(filter(None, (template.description, generic.description))),
+        description="\n\n".join(filter(None, (template.description, lack, generic.description))),
         parameters=tuple(name for name in generic.parameters if name != "name"),
-        examples={"required": {"summary": "What has to be given", "value": sample(template)}} if runs else {},
+        examples=example if runs and offer.available is not False else {},
         faults=tuple(kind for kind in generic.faults if kind is not NotFound),
     )
     return _describe_operation(typed, used, name_request(template))

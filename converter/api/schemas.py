@@ -185,7 +185,18 @@ def _describe_events() -> Schema:
 
 # Templates and probes ----------------------------------------------------------------------------------------------
 
-_SUMMARY = {"name": TEXT, "title": TEXT, "description": TEXT}
+_SUMMARY = _object(
+    {
+        "name": TEXT,
+        "title": TEXT,
+        "description": TEXT,
+        "available": _about(
+            _or_null(_FLAG), "Whether the engine has all that it needs by default; null while that is not known."
+        ),
+        "reason": _about(TEXT, "What the engine lacks."),
+    },
+    "reason",
+)
 
 _HEALTH = {
     "state": {"enum": [state.value for state in State]},
@@ -195,9 +206,23 @@ _HEALTH = {
 }
 
 _REST: dict[str, Schema] = {
-    "Workflows": _object({"workflows": _list(_object(_SUMMARY))}),
+    "Workflows": _object({"workflows": _list(_SUMMARY)}),
     "Workflow": _object(
-        {**_SUMMARY, "inputs": {"type": "object", "description": "The JSON Schema (2020-12) of `inputs`."}}
+        {
+            **_SUMMARY["properties"],
+            "inputs": {
+                "type": "object",
+                "description": "The JSON Schema (2020-12) of `inputs`. `x-type` is the type that the template says: "
+                "`image`, `video` and `audio` are files, a `seed` that is left out is drawn.",
+            },
+            "outputs": {
+                "type": "object",
+                "description": "By name, the nodes that are run and answered unless `outputs.nodes` says otherwise, "
+                "where these names may stand, too. Empty: whatever the workflow makes.",
+                "additionalProperties": _object({"node_id": TEXT, "description": TEXT}),
+            },
+        },
+        "reason",
     ),
     "Health": _object(_HEALTH),
     "ReplicaStatus": _object(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from converter.core.catalog import Kind, read_kind
 from converter.core.events import QueueView, Record
 from converter.errors import EngineFailed
 from converter.link.wire import Features, load, parse_failure, parse_features
@@ -143,6 +144,19 @@ def parse_output_classes(body: bytes) -> frozenset[str]:
     """`GET /object_info`: the classes of nodes that are outputs."""
     classes = _mapping(load(body))
     return frozenset(name for name, info in classes.items() if isinstance(info, dict) and info.get("output_node"))
+
+
+def parse_kind(body: bytes, class_type: str) -> Kind | None:
+    """`GET /object_info/{class}`: the class; None where the engine has none of that name."""
+    return read_kind(_mapping(load(body)).get(class_type))
+
+
+def parse_models(body: bytes) -> tuple[str, ...]:
+    """`GET /models/{folder}`: the names of files."""
+    names = load(body)
+    if not isinstance(names, list):
+        raise Unreadable("not a list of models")
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def parse_version(body: bytes) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from converter.core.catalog import Kind
 from converter.core.events import QueueView, Record
 from converter.link import answers
 from converter.link.answers import Submission, Unreadable
@@ -208,6 +209,17 @@ class EngineClient:
     async def object_info(self, *, timeout: float | None = None) -> frozenset[str]:
         """`GET /object_info`: the output classes. Slow where there are many models: it reads their directories."""
         return _read(answers.parse_output_classes, await self._ask("GET", self._at("/object_info"), None, timeout))
+
+    async def node_kind(self, class_type: str) -> Kind | None:
+        """`GET /object_info/{class}`: what the class takes; None where the engine has none of that name."""
+        url = self._at(f"/object_info/{_quote(class_type)}")
+        return _read(answers.parse_kind, await self._ask("GET", url, None, None), class_type)
+
+    async def models(self, folder: str) -> tuple[str, ...]:
+        """`GET /models/{folder}`: the files in it; none where the engine has no such folder."""
+        url = self._at(f"/models/{_quote(folder)}")
+        status, answer = await self._call("GET", url, None, None)
+        return () if status == 404 else _read(answers.parse_models, _expect(status, url, answer))
 
     async def _ask(self, method: Method, url: URL, data: bytes | FormData | None, timeout: float | None) -> bytes:
         """The body of a 200."""

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import logging
 import os
 import re
 import socket
@@ -269,34 +268,6 @@ async def test_the_guard_of_the_embedded_engine_knows_its_folder(monkeypatch: py
 # Templates ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_broken_template_is_reported_and_the_others_work(
-    engine: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shipped = Path(__file__).parents[2] / "workflows"
-    for name in ("txt2img.toml", "txt2img.json"):
-        (tmp_path / name).write_bytes((shipped / name).read_bytes())
-    (tmp_path / "syntax.toml").write_text("= nothing")
-    (tmp_path / "syntax.json").write_text("{}")
-    (tmp_path / "lonely.toml").write_text('title = "no workflow beside it"')
-    (tmp_path / "array.toml").write_text('title = "x"')
-    (tmp_path / "array.json").write_text("[]")
-    (tmp_path / "latin.toml").write_bytes(b'title = "gr\xf6\xdfe"')
-    (tmp_path / "latin.json").write_text("{}")
-    (tmp_path / "unknown.toml").write_text('nonsense = "x"')
-    (tmp_path / "unknown.json").write_bytes((shipped / "txt2img.json").read_bytes())
-    async with converter(engine.url, workflows_dir=str(tmp_path)) as caller:
-        listed = (await caller.get("/v1/workflows")).document["workflows"]
-        assert [template["name"] for template in listed] == ["txt2img"]
-        shown = (await caller.get("/v1/workflows/txt2img")).document
-        assert shown["inputs"]["type"] == "object"
-        assert (await caller.get("/v1/workflows/syntax")).status == 404
-        assert (await caller.post("/v1/workflows/lonely", {})).status == 404
-        assert not caller.tickets
-    reported = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    for name in ("syntax", "lonely", "array", "latin", "unknown"):
-        assert sum(f"{name}.toml" in message for message in reported) == 1, reported
-
-
 async def test_what_is_wrong_with_the_inputs_of_a_template_is_told(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
         reply = await caller.post("/v1/workflows/txt2img", {"inputs": {"prompt": 1, "steps": "x", "no": 1}, "z": 1})
@@ -321,10 +292,10 @@ async def test_what_the_greeting_shows_of_an_unknown_engine_works(engine: FakeEn
         assert (reply.status, reply.colors) == (200, [0xFF0000])
 
 
-def test_the_greeting_shows_templates_where_it_knows_that_they_work(tmp_path: Path) -> None:
+def test_the_greeting_shows_templates_where_it_knows_that_they_work() -> None:
     at = "http://127.0.0.1:3000"
     assert "/v1/workflows/txt2img" in compose_greeting(load({}, {}), at, at)
-    assert "/v1/workflows/" not in compose_greeting(load({"workflows_dir": str(tmp_path)}, {}), at, at)
+    assert "/v1/workflows/" not in compose_greeting(load({"shipped_workflows": False}, {}), at, at)
     assert "/v1/workflows/" not in compose_greeting(load({"engine_command": "x"}, {}), at, at)
     assert at not in compose_greeting(load({"public_url": "http://outside"}, {}), at, at)
 

@@ -172,7 +172,7 @@ async def test_models(engine: Engine, talker: Talker) -> None:
     (engine.folders.models / "embeddings").mkdir()
     (engine.folders.models / "embeddings" / "style.pt").touch()
     assert await talker.get("/models") == ["checkpoints", "embeddings"]
-    assert await talker.get("/models/checkpoints") == ["bad.safetensors", "old/one.safetensors", "sd"]
+    assert await talker.get("/models/checkpoints") == ["bad.safetensors", "demo", "old/one.safetensors", "sd"]
     assert (await ask(talker, "GET", "/models/nothing"))[0] == 404
     assert await talker.get("/embeddings") == ["style"]
     assert await talker.get("/extensions") == []

@@ -61,7 +61,7 @@ async def engine() -> AsyncIterator[FakeEngine]:
 
 @pytest.fixture
 async def caller(engine: FakeEngine, templates: Path) -> AsyncIterator[Caller]:
-    async with running(engine.url, workflows_dir=templates) as caller:
+    async with running(engine.url, workflows_dir=templates, shipped_workflows=False) as caller:
         yield caller
 
 
@@ -98,7 +98,7 @@ async def test_it_has_the_routes_that_are_registered_and_no_others(
         return make_app(listed, *rest)
 
     monkeypatch.setattr(entrance, "make_app", note)
-    async with running(engine.url, workflows_dir=templates) as caller:
+    async with running(engine.url, workflows_dir=templates, shipped_workflows=False, dialects="none") as caller:
         document = Document((await caller.get("/openapi.json")).document)
     described = {(method, path) for method, path, _ in document.operations()}
     typed = {(method, f"/v1/workflows/{name}") for method in ("GET", "POST") for name in ("txt2img", "img2img")}
@@ -110,7 +110,7 @@ def test_a_route_without_a_description_is_found_at_the_start() -> None:
         raise AssertionError(request)
 
     with pytest.raises(KeyError, match="/hidden"):
-        OpenApi([web.get("/hidden", hidden)], (), "", guarded=False)
+        OpenApi([web.get("/hidden", hidden)], dict, "", guarded=False)
 
 
 async def test_it_has_every_fault(document: Document) -> None:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ ROOT = HERE.parents[2]
 @pytest.fixture
 async def caller(engine: FakeEngine, tmp_path: Path) -> AsyncIterator[Caller]:
     """A guarded converter with templates, and with places enough for all jobs that are begun in the background."""
-    templates = copy_templates(tmp_path)
-    async with converter(engine.url, workflows_dir=templates, capacity=256, api_keys=f"fuzz:{SECRET}") as caller:
+    settings: dict[str, Any] = {"workflows_dir": copy_templates(tmp_path), "shipped_workflows": False}
+    async with converter(engine.url, **settings, capacity=256, api_keys=f"fuzz:{SECRET}") as caller:
         yield caller
 
 

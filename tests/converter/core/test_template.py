@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.template import MAX_SEED, Template, TemplateError, fill, parse, schema
+from converter.core.template import MAX_SEED, NamedOutput, Template, fill, schema
+from converter.core.template_toml import Problem, TemplateError, find_folder, parse
 from converter.core.workflow import check
 from converter.errors import InvalidRequest
 from tests.converter.core.documents import drafts, values
 
 SHIPPED = Path(__file__).parents[3] / "workflows"
+
+TYPES = ("string", "integer", "number", "boolean", "choice", "image", "video", "audio", "seed")
+OF_TYPES = f".type: must be one of {', '.join(TYPES)}"
+OF_CHOICES = '.choices: must be a list of different texts, "models/FOLDER" or "engine"'
+NO_INPUT = ".node: 2.texts: the workflow has no such input; Custom has text, flag, mode, a.b"
 
 WORKFLOW: dict[str, Any] = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
@@ -62,9 +68,10 @@ def complaints(declaration: dict[str, Any], workflow: object = WORKFLOW, name: s
     """What is wrong with a template."""
     with pytest.raises(TemplateError) as caught:
         parse(name, workflow, declaration)
-    assert str(caught.value) == f"template {name}: {'; '.join(caught.value.problems)}"
+    told = tuple(map(str, caught.value.problems))
+    assert str(caught.value) == f"template {name}: {'; '.join(told)}"
     assert caught.value.name == name
-    return caught.value.problems
+    return told
 
 
 # Declarations ------------------------------------------------------------------------------------------------------
@@ -89,15 +96,21 @@ def test_a_declaration_may_be_empty() -> None:
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ({}, ".type: must be one of string, integer, number, boolean, choice, image, seed"),
-        ({"type": "text"}, ".type: must be one of string, integer, number, boolean, choice, image, seed"),
-        ({"type": ["seed"]}, ".type: must be one of string, integer, number, boolean, choice, image, seed"),
+        ({}, OF_TYPES),
+        ({"type": "text"}, OF_TYPES),
+        (
+            {"type": ["seed"]},
+            OF_TYPES,
+        ),
         ({"type": "string"}, ".node: must be text like 3.seed, or a list of them"),
         ({"type": "string", "node": []}, ".node: must be text like 3.seed, or a list of them"),
         ({"type": "string", "node": ["2.text", 5]}, ".node: must be text like 3.seed, or a list of them"),
         ({"type": "string", "node": "text"}, ".node: text: the workflow has no such input"),
         ({"type": "string", "node": "9.text"}, ".node: 9.text: the workflow has no such input"),
-        ({"type": "string", "node": "2.texts"}, ".node: 2.texts: the workflow has no such input"),
+        (
+            {"type": "string", "node": "2.texts"},
+            NO_INPUT,
+        ),
         ({"type": "string", "node": "2.linked"}, ".node: 2.linked: is linked"),
         ({"type": "string", "node": "2.text", "defualt": ""}, ".defualt: is not known"),
         ({"type": "string", "node": "2.text", "minimum": 1}, ".minimum: does not apply to string"),
@@ -113,10 +126,22 @@ def test_a_declaration_may_be_empty() -> None:
         ({"type": "number", "node": "3.cfg", "minimum": 2, "maximum": 1}, ".minimum: is above the maximum"),
         ({"type": "seed", "node": "3.seed", "maximum": -1}, ".minimum: is above the maximum"),
         ({"type": "choice", "node": "2.mode"}, ".choices: is missing"),
-        ({"type": "choice", "node": "2.mode", "choices": []}, ".choices: must be a list of different texts"),
-        ({"type": "choice", "node": "2.mode", "choices": ["a", "a"]}, ".choices: must be a list of different texts"),
-        ({"type": "choice", "node": "2.mode", "choices": ["a", 1]}, ".choices: must be a list of different texts"),
-        ({"type": "choice", "node": "2.mode", "choices": "ab"}, ".choices: must be a list of different texts"),
+        (
+            {"type": "choice", "node": "2.mode", "choices": []},
+            OF_CHOICES,
+        ),
+        (
+            {"type": "choice", "node": "2.mode", "choices": ["a", "a"]},
+            OF_CHOICES,
+        ),
+        (
+            {"type": "choice", "node": "2.mode", "choices": ["a", 1]},
+            OF_CHOICES,
+        ),
+        (
+            {"type": "choice", "node": "2.mode", "choices": "ab"},
+            OF_CHOICES,
+        ),
         ({"type": "seed", "node": "3.seed", "default": 5}, ".default: does not apply to a seed, which is drawn"),
         ({"type": "seed", "node": "3.seed", "optional": True}, ".optional: does not apply to a seed, which is drawn"),
         (
@@ -142,13 +167,36 @@ def test_what_is_wrong_with_an_input_is_told(table: dict[str, Any], problem: str
         ({"inputs": {"x": 5}}, "inputs.x: must be a table"),
         (
             {"inputs": {name: {"type": "seed", "node": "3.seed"} for name in ("a", "b")}},
-            "3.seed: is filled twice",
+            "inputs.b.node: 3.seed is filled by a already",
         ),
-        (declare(type="seed", node=["3.seed", "3.seed"]), "3.seed: is filled twice"),
+        (declare(type="seed", node=["3.seed", "3.seed"]), "inputs.x.node: 3.seed is filled by x already"),
     ],
 )
 def test_what_is_wrong_with_a_declaration_is_told(declaration: dict[str, Any], problem: str) -> None:
     assert complaints(declaration) == (problem,)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (5, ": must be a table"),
+        ({}, ".node: must be the id of a node of the workflow"),
+        ({"node": "9"}, ".node: must be the id of a node of the workflow"),
+        ({"node": ["1"]}, ".node: must be the id of a node of the workflow"),
+        ({"node": "1", "type": "image"}, ".type: is not known"),
+        ({"node": "1", "description": 5}, ".description: must be text"),
+    ],
+)
+def test_what_is_wrong_with_an_output_is_told(table: object, problem: str) -> None:
+    assert complaints({"outputs": {"picture": table}}) == (f"outputs.picture{problem}",)
+
+
+def test_an_outputs_name_is_a_word_and_no_other_nodes_id() -> None:
+    workflow = {"a": WORKFLOW["1"], "1x": WORKFLOW["1"]}
+    assert parse("t", workflow, {"outputs": {"a": {"node": "a"}}}).outputs == (NamedOutput("a", "a"),)
+    assert complaints({"outputs": {"a": {"node": "1x"}}}, workflow) == ("outputs.a: is the id of another node",)
+    [problem] = complaints({"outputs": {"1x": {"node": "1x"}}}, workflow)
+    assert problem.startswith("outputs.1x: its name must match")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "_x", "x" * 65])
@@ -167,6 +215,15 @@ def test_a_workflow_that_can_not_run_is_no_template() -> None:
     assert "Export (API)" in problem
 
 
+def test_a_problem_of_the_workflow_names_its_node() -> None:
+    with pytest.raises(TemplateError) as caught:
+        parse("t", {"4": {"class_type": "X", "inputs": {"a": ["5", 0]}}, "6": {}}, {})
+    lost = Problem((), "node 4: The input is linked to a node that does not exist (a: '5')", "4")
+    rest = [Problem((), f"node 6: The node has no {what}", "6") for what in ("class_type", "inputs object, which")]
+    assert caught.value.problems[0] == lost
+    assert [str(found).startswith(str(told)) for found, told in zip(caught.value.problems[1:], rest, strict=True)]
+
+
 def test_everything_wrong_is_told_at_once() -> None:
     told = complaints(
         {"titel": "", "inputs": {"a": {"type": "seed", "node": "1.x", "more": 1}, "b": {}, "c": {"type": "choice"}}}
@@ -181,23 +238,38 @@ def test_everything_wrong_is_told_at_once() -> None:
     ]
 
 
+def test_choices_may_be_the_engines() -> None:
+    for source in ("models/checkpoints", "engine"):
+        found = parse("t", WORKFLOW, declare(type="choice", node="2.mode", choices=source, default="c"))
+        assert (found.inputs[0].source, found.inputs[0].choices) == (source, ())
+        assert fill(found, {"x": "anything"}, lambda: 0)[1] == {"x": "anything"}, "the engine knows better"
+    assert find_folder("models/checkpoints") == "checkpoints"
+    for source in ("models/", "models/a/b", "loras", "engine"):
+        assert find_folder(source) is None
+        assert source == "engine" or complaints(declare(type="choice", node="2.mode", choices=source))
+
+
 tables = st.fixed_dictionaries(
     {},
     optional={
-        "type": st.sampled_from(["string", "integer", "number", "boolean", "choice", "image", "seed"]),
+        "type": st.sampled_from(TYPES),
         "node": st.sampled_from(["1.image", "2.text", "3.seed", ["3.width", "3.height"], "2.linked", "9.x"]) | values,
         "default": st.sampled_from(["a", 5, 0.5, True]) | values,
         "optional": st.booleans() | values,
         "minimum": st.integers() | values,
         "maximum": st.integers() | values,
-        "choices": st.just(["a", "b"]) | values,
+        "choices": st.sampled_from([["a", "b"], "engine", "models/vae"]) | values,
         "max_length": st.integers() | values,
         "description": values,
     },
 )
 declarations = st.fixed_dictionaries(
     {},
-    optional={"inputs": st.dictionaries(st.sampled_from(["a", "b", "1"]), tables | values) | values, "title": values},
+    optional={
+        "inputs": st.dictionaries(st.sampled_from(["a", "b", "1"]), tables | values) | values,
+        "outputs": st.dictionaries(st.sampled_from(["a", "1"]), st.just({"node": "1"}) | values) | values,
+        "title": values,
+    },
 )
 
 
@@ -208,7 +280,7 @@ def test_any_declaration_is_a_template_or_told_wrong(workflow: object, declarati
     except TemplateError:
         return
     json.dumps(schema(found))
-    samples = {"string": "a", "image": "a"}
+    samples = dict.fromkeys(("string", "image", "video", "audio"), "a")
     supplied = {hole.name: samples[hole.type] for hole in found.inputs if hole.required and hole.type in samples}
     if all(hole.name in supplied for hole in found.inputs if hole.required):
         assert check(fill(found, supplied, lambda: 12345678901234567890)[0])
@@ -238,6 +310,22 @@ def test_a_given_seed_is_not_drawn() -> None:
         raise AssertionError
 
     assert fill(template(), GIVEN | {"seed": 7}, draw)[1]["seed"] == 7
+
+
+def test_outputs_are_asked_for_by_name() -> None:
+    plain = parse("t", WORKFLOW, {})
+    assert (plain.select(None), plain.select(["2", "1"])) == (None, ("2", "1"))
+    named = parse("t", WORKFLOW, {"outputs": {"picture": {"node": "1"}, "mask": {"node": "2", "description": "m"}}})
+    assert named.outputs == (NamedOutput("picture", "1"), NamedOutput("mask", "2", "m"))
+    assert named.select(None) == ("1", "2")
+    assert named.select(["mask", "2", "3", "no"]) == ("2", "3", "no")
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio"])
+def test_media_are_marked_whatever_their_node(kind: str) -> None:
+    found = parse("t", WORKFLOW, declare(type=kind, node="2.text"))
+    assert found.media == {("2", "text")}
+    assert schema(found)["properties"]["x"]["x-type"] == kind
 
 
 @pytest.mark.parametrize("value", ["cat.png", "data:image/png;base64,AAAA", {"part": "photo"}])
@@ -327,14 +415,15 @@ def test_the_schema_of_the_inputs() -> None:
         "additionalProperties": False,
         "required": ["prompt", "image"],
         "properties": {
-            "prompt": {"type": "string", "maxLength": 5, "description": "What to paint."},
-            "flag": {"type": "boolean", "default": True},
-            "mode": {"type": "string", "enum": ["a", "b"], "default": "b"},
-            "steps": {"type": "integer", "minimum": 1, "maximum": 50},
-            "cfg": {"type": "number", "minimum": 0.5, "default": 7},
-            "size": {"type": "integer", "default": 64},
-            "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+            "prompt": {"type": "string", "x-type": "string", "maxLength": 5, "description": "What to paint."},
+            "flag": {"type": "boolean", "x-type": "boolean", "default": True},
+            "mode": {"type": "string", "x-type": "choice", "enum": ["a", "b"], "default": "b"},
+            "steps": {"type": "integer", "x-type": "integer", "minimum": 1, "maximum": 50},
+            "cfg": {"type": "number", "x-type": "number", "minimum": 0.5, "default": 7},
+            "size": {"type": "integer", "x-type": "integer", "default": 64},
+            "seed": {"type": "integer", "x-type": "seed", "minimum": 0, "maximum": MAX_SEED},
             "image": {
+                "x-type": "image",
                 "anyOf": [
                     {"type": "string", "minLength": 1},
                     {
@@ -343,9 +432,9 @@ def test_the_schema_of_the_inputs() -> None:
                         "required": ["part"],
                         "additionalProperties": False,
                     },
-                ]
+                ],
             },
-            "dotted": {"type": "integer"},
+            "dotted": {"type": "integer", "x-type": "integer"},
         },
     }
 
@@ -361,7 +450,12 @@ def shipped(name: str) -> Template:
 
 @pytest.mark.parametrize(
     ("name", "required"),
-    [("txt2img", {"prompt": "a cat"}), ("img2img", {"prompt": "a cat", "image": {"part": "photo"}})],
+    [
+        *((name, {"prompt": "a cat"}) for name in ("txt2img", "sd15", "sdxl", "sd35", "flux")),
+        ("img2img", {"prompt": "a cat", "image": {"part": "photo"}}),
+        ("inpaint", {"prompt": "a cat", "image": {"part": "photo"}, "mask": {"part": "mask"}}),
+        ("upscale", {"image": {"part": "photo"}}),
+    ],
 )
 def test_shipped_templates_need_little(name: str, required: dict[str, Any]) -> None:
     found = shipped(name)
@@ -369,7 +463,9 @@ def test_shipped_templates_need_little(name: str, required: dict[str, Any]) -> N
     assert {hole.name for hole in found.inputs if hole.required} == required.keys()
     assert all(hole.description for hole in found.inputs)
     assert used["seed"] == workflow["3"]["inputs"]["seed"] == 99
-    assert workflow["6"]["inputs"]["text"] == "a cat"
+    assert workflow["6"]["inputs"]["text"] == required.get("prompt", "")
+    defaults = {hole.name: hole.default for hole in found.inputs if hole.default is not None}
+    assert fill(found, required | defaults, lambda: 99) == (workflow, used)
     assert check(workflow)
 
 

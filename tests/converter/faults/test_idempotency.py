@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import FormData
 
-from converter import app
+from converter.template_files import SHIPPED
 from tests.converter.faults.graphs import LARGE, Graph, loaded, passed_through, picture, two_pictures
 from tests.converter.faults.phases import PHASES, Phase, data_uri, scene
 from tests.converter.faults.replica import Caller, Reply, Stream, colors, converter, give_up
@@ -230,7 +230,7 @@ async def test_a_failure_of_the_workflow_is_replayed(engine: FakeEngine, accept:
 
 
 async def test_a_template_is_filled_once(engine: FakeEngine, tmp_path: Path) -> None:
-    for path in app.WORKFLOWS.glob("txt2img.*"):
+    for path in SHIPPED.glob("txt2img.*"):
         (tmp_path / path.name).write_text(path.read_text().replace('"demo"', '"sd15-tiny.safetensors"'))
     body = {"inputs": {"prompt": "a heart"}}
     async with converter(engine.url, workflows_dir=tmp_path) as caller:

@@ -1,0 +1,69 @@
+"""The templates that ship for the demo model, on the embedded engine that they ship for."""
+
+import asyncio
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageStat
+
+from tests.e2e.service import PATIENCE, POLL, Service, ask, open_session, running
+
+SIZE = 64
+STEPS = 4
+DEMO = {"txt2img", "img2img", "inpaint", "upscale"}
+
+
+def encode(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def whiteness(picture: Image.Image) -> float:
+    """The mean of the darkest of its colours, up to 255."""
+    return min(ImageStat.Stat(picture).mean)
+
+
+async def draw(service: Service, name: str, **inputs: Any) -> Image.Image:
+    """The one picture that a template makes."""
+    body = {"inputs": {"steps": STEPS, "seed": 3, **inputs}}
+    async with open_session() as session:
+        reply = await ask(session, "POST", f"{service.url}/v1/workflows/{name}", json=body)
+    assert reply.status == 200, reply
+    [output] = reply.document["outputs"]
+    return Image.open(io.BytesIO(base64.b64decode(output["data"]))).convert("RGB")
+
+
+async def judge(service: Service) -> dict[str, Any]:
+    """All templates by name, once the engine was asked about them."""
+    async with asyncio.timeout(PATIENCE), open_session() as session:
+        while True:
+            listed = (await ask(session, "GET", f"{service.url}/v1/workflows")).document["workflows"]
+            if all(template["available"] is not None for template in listed):
+                return {template["name"]: template for template in listed}
+            await asyncio.sleep(POLL)
+
+
+async def test_what_ships_for_the_demo_model_runs_and_what_lacks_a_model_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, "--drain-delay", "0") as service:
+        await service.listens()
+        await service.ready()
+        templates = await judge(service)
+        assert {name for name, template in templates.items() if template["available"]} == DEMO
+        assert "v1-5-pruned-emaonly-fp16.safetensors (input model)" in templates["sd15"]["reason"]
+
+        picture = Image.new("RGB", (SIZE, SIZE), "white")
+        mask = Image.new("RGB", (SIZE, SIZE), "black")
+        ImageDraw.Draw(mask).rectangle((0, 0, SIZE // 2 - 1, SIZE - 1), fill="white")
+        given = {"image": encode(picture), "prompt": "a blue square on a red background"}
+        painted = await draw(service, "inpaint", **given, mask=encode(mask), width=SIZE, height=SIZE)
+        assert painted.size == (SIZE, SIZE)
+        drawn, kept = (painted.crop((left, 0, left + SIZE // 4, SIZE)) for left in (0, SIZE * 3 // 4))
+        assert whiteness(kept) > 220, "what the mask keeps is still white"
+        assert whiteness(drawn) < 180, "what it shows in white is not"
+
+        enlarged = await draw(service, "upscale", image=given["image"], width=2 * SIZE, height=2 * SIZE)
+        assert enlarged.size == (2 * SIZE, 2 * SIZE)
+        assert whiteness(enlarged) > 200, "it is still the white picture that was given"
