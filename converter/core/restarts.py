@@ -2,8 +2,8 @@
 
 Each death is answered by a restart after a delay that grows from death to death, as long as the budget has restarts
 left: so many within a sliding window. A run that warmed up and then lived a while is a success: the death that ends
-it is counted as the first one. This file leaves processes and timers to `link/supervisor.py`; chance comes in as a
-number with each death.
+it is counted as the first one, and answered at once. This file leaves processes and timers to `link/supervisor.py`;
+chance comes in as a number with each death.
 
 Invariants: never more restarts within any window than the budget, unless a success lies between them; no delay is
 above the maximum; once spent, the budget stays spent.
@@ -17,8 +17,9 @@ from typing import Self
 class Policy:
     """How patient the replica is with its engine; all times in seconds.
 
-    The delay starts at `first_delay` and doubles up to `max_delay`. At most `budget` restarts are made within
-    `window`. `settled` is how long an engine must live after its warm-up to count as a success.
+    The delay starts at `first_delay` and doubles up to `max_delay`; after a success there is none. At most `budget`
+    restarts are made within `window`. `settled` is how long an engine must live after its warm-up to count as a
+    success.
     """
 
     first_delay: float = 1.0
@@ -102,9 +103,10 @@ def step(state: Restarts, event: Event, now: float) -> tuple[Restarts, tuple[Eff
 def _bury(state: Restarts, jitter: float, now: float) -> tuple[Restarts, tuple[Effect, ...]]:
     policy = state.policy
     success = state.warm_since is not None and now - state.warm_since >= policy.settled
-    delay = policy.first_delay if success else state.delay
     past = () if success else tuple(moment for moment in state.past if now - moment < policy.window)
     if len(past) >= policy.budget:
         return replace(state, past=past, alive=False, spent=True), (GiveUp(),)
-    buried = replace(state, delay=min(delay * 2, policy.max_delay), past=(*past, now), alive=False)
-    return buried, (StartAfter(min(delay, policy.max_delay) * (1 - jitter / 2)),)
+    following = policy.first_delay if success else state.delay * 2
+    buried = replace(state, delay=min(following, policy.max_delay), past=(*past, now), alive=False)
+    delay = 0.0 if success else min(state.delay, policy.max_delay)
+    return buried, (StartAfter(delay * (1 - jitter / 2)),)

@@ -188,6 +188,15 @@ def test_figures_say_what_is_missed() -> None:
     assert [figure.met for figure in describe(log, peaceful(), 1.0) if figure.goal] == [False] * 4
 
 
+def test_standstills_are_counted_by_what_caused_them() -> None:
+    log = peaceful()
+    log.probes = [Probe(moment, moment, "/readyz", 200, "READY") for moment in (10.0, 30.0)]
+    log.struck = [struck("stop", 11.0, 14.0), struck("cut_http", 15.0), struck("kill", 20.0)]
+    log.lives[LATER_PID] = 22.0
+    figures = {figure.name: figure.value for figure in describe(log, peaceful(), 1.0)}
+    assert figures["time in which the engine stood still, was dead or not reached"] == "25 %"
+
+
 def test_the_truth_of_retry_after() -> None:
     order = Order(1, "json", 0.0)
     served = [[Answer("a", order, 0.0, float(second), status=200)] for second in range(1, 21)]

@@ -82,8 +82,20 @@ def test_success_is_a_warm_engine_that_lived_a_while(warm: float | None, died: f
     for moment in range(POLICY.budget - 1):
         state, _ = live(state, moment, moment + 0.5)
     state, effects = live(state, 10.0, died, warm=warm)
-    assert effects == (StartAfter(1.0 if success else 16.0),)
+    assert effects == (StartAfter(0.0 if success else 16.0),)
     assert len(state.past) == (1 if success else POLICY.budget)
+
+
+def test_after_a_success_delays_begin_anew() -> None:
+    state = Restarts.begin(POLICY)
+    for moment in range(3):
+        state, _ = live(state, moment, moment + 0.5)
+    state, _ = live(state, 10.0, 90.0, warm=11.0)
+    delays = []
+    for start in (91.0, 93.0, 96.0):
+        state, effects = live(state, start, start + 0.5)
+        delays += [effect.delay for effect in effects if isinstance(effect, StartAfter)]
+    assert delays == [1.0, 2.0, 4.0]
 
 
 def test_only_the_first_warm_up_of_a_run_counts() -> None:
@@ -134,14 +146,15 @@ class Lives(RuleBasedStateMachine):
         self.state, effects = step(self.state, Died(jitter), self.now)
         assert len(effects) == was_alive
         assert not self.state.alive
-        if was_alive and self.warm is not None and self.now - self.warm >= self.policy.settled:
+        success = was_alive and self.warm is not None and self.now - self.warm >= self.policy.settled
+        if success:
             self.starts.clear()
-            assert isinstance(effects[0], StartAfter)
+            assert effects == (StartAfter(0.0),)
         for effect in effects:
             match effect:
                 case StartAfter(delay):
                     self.starts.append(self.now)
-                    assert 0.0 < delay <= self.policy.max_delay
+                    assert success or 0.0 < delay <= self.policy.max_delay
                 case GiveUp():
                     assert self.state.spent
                     assert sum(self.now - start < self.policy.window for start in self.starts) == self.policy.budget

@@ -36,6 +36,7 @@ def describe(log: Log, calm: Log, rate: float) -> list[Figure]:
         Figure("answers", ", ".join(f"{count} {kind}" for kind, count in answers.most_common())),
         Figure("violations", str(violations), "none", violations == 0),
         Figure("orders that ran more than once, the engine having been killed", str(again)),
+        _standstills(log),
         _goodput(log, calm),
         *_probes(log),
         *_departures(log),
@@ -73,6 +74,17 @@ def _goodput(log: Log, calm: Log) -> Figure:
     with_strikes, without = (sum(answer.status == 200 for answer in each.answers) for each in (log, calm))
     share = with_strikes / max(1, without)
     return Figure("200s, of those that the same load gets in peace", _percent(share), "90 %", share >= 0.9)
+
+
+def _standstills(log: Log) -> Figure:
+    """What no service can work in: the engine is stopped, not reached, or killed and not yet started again."""
+    lasting = sum(
+        each.ended - each.begun for each in log.struck if each.strike.kind in ("stop", "stall_http", "refuse")
+    )
+    kills = [each.begun for each in log.struck if each.strike.kind == "kill"]
+    back = sum(min((at for at in log.lives.values() if at > kill), default=kill) - kill for kill in kills)
+    whole = log.probes[-1].answered - log.probes[0].asked
+    return Figure("time in which the engine stood still, was dead or not reached", _percent((lasting + back) / whole))
 
 
 def _probes(log: Log) -> list[Figure]:

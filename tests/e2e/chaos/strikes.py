@@ -49,12 +49,15 @@ class Strike:
     """The direction that stalls."""
 
 
-def draw(seed: int, orders: int, kills: int) -> list[Strike]:
-    """What goes wrong in so many orders, the same for the same seed; the engine is killed `kills` times, evenly."""
+def draw(seed: int, orders: int, kills: int, density: float = 1.0) -> list[Strike]:
+    """What goes wrong in so many orders, the same for the same seed; the engine is killed `kills` times, evenly.
+
+    `density` multiplies `RATES`.
+    """
     dice = random.Random(f"strikes {seed}")
     strikes = [Strike(int(orders * (turn + dice.uniform(0.3, 0.7)) / kills), "kill") for turn in range(kills)]
     for kind, rate in RATES.items():
-        for _ in range(max(1, round(rate * orders / 1000))):
+        for _ in range(max(1, round(density * rate * orders / 1000))):
             lasts = max(SHORTEST, LONGEST[kind] * dice.random() ** 3) if kind in LONGEST else 0.0
             strikes.append(Strike(dice.randrange(orders), kind, lasts, dice.random() < 0.5))
     return sorted(strikes, key=lambda strike: strike.after)
