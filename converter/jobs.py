@@ -19,11 +19,12 @@ from converter.core import deeds, idempotency
 from converter.core.archive import Archive
 from converter.core.idempotency import Claim
 from converter.core.order import Order, Selection
+from converter.core.outputs import FileRef
 from converter.core.workflow import check, wanted_outputs
 from converter.errors import Canceled, Draining, EngineFailed, Expired, Fault, IdInUse, NotFound
 from converter.gate import FreePlace, Ticket
 from converter.means import Means
-from converter.media.outputs import Broken, Gone, Item, open_items
+from converter.media.outputs import Broken, Gone, Item, OpenFile, open_items
 from converter.runner import Run
 from converter.telemetry import Metrics
 
@@ -174,6 +175,19 @@ class Jobs:
             raise Expired(f"the engine no longer has the outputs of the job {run.id}") from error
         except Broken as error:
             raise EngineFailed("an output could not be read from the engine") from error
+
+    async def fetch(self, file: FileRef, stack: AsyncExitStack) -> OpenFile:
+        """A file of the engine, open until the stack is closed; it takes one of the bounded number of deliveries.
+
+        Raises Expired where it is gone, and EngineFailed.
+        """
+        await stack.enter_async_context(self._means.deliveries)
+        try:
+            return await stack.enter_async_context(self._means.files.open(file))
+        except Gone as error:
+            raise Expired("the engine no longer has this file") from error
+        except Broken as error:
+            raise EngineFailed("a file could not be read from the engine") from error
 
     async def warm_up(self) -> str:
         """Run the warm-up, outputs included, beside all orders; the id of its prompt. Raises its fault."""

@@ -47,10 +47,14 @@ STATES = {
 }
 """Public states of phases that have another name outside."""
 
+UNSETTLED = (Phase.STAGING, Phase.WAITING, Phase.SUBMITTING)
+"""Phases before the engine has said anything about a workflow."""
+
 
 class Run:
     """One job being carried. `kept`: its outputs are held in memory, to be answered again; `alone`: it goes on without
-    a caller; `claim`: the idempotency key that it stands for. `told` is set once somebody was told how it ended.
+    a caller; `claim`: the idempotency key that it stands for. `told` is set once somebody was told how it ended,
+    `settled` once the engine has taken its workflow or refused it.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Run:
         self.outcome: asyncio.Future[deeds.Outcome] = asyncio.get_running_loop().create_future()
         self.ended_at: float | None = None
         self.told = asyncio.Event()
+        self.settled = asyncio.Event()
         self._means = means
         self._place = place
         self._followed: str | None = None
@@ -262,6 +267,8 @@ class Run:
                 self._state, effects = job.step(before, self._inbox.popleft(), now)
                 moves = self._state.phase is not before.phase
                 if moves:
+                    if self._state.phase not in UNSETTLED:
+                        self.settled.set()
                     spent = now - before.timings.since
                     self._trail.move(before.phase, self._state.phase, spent, self._errands.instance)
                 for effect in effects:

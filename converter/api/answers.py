@@ -129,11 +129,11 @@ class _Single:
         return self._item.chunks()
 
 
-async def send(request: web.Request, body: Body, headers: Mapping[str, str]) -> web.StreamResponse:
-    """A body in pieces, or at once where it is small."""
+async def send(request: web.Request, body: Body, headers: Mapping[str, str], status: int = 200) -> web.StreamResponse:
+    """An answer whose body may be large; raises EngineFailed, or aborts it where it is broken midway."""
     if len(body) <= SMALL:
-        return web.Response(body=await _join(body), headers=headers)
-    response = web.StreamResponse(headers=headers)
+        return web.Response(status=status, body=await _join(body), headers=headers)
+    response = web.StreamResponse(status=status, headers=headers)
     response.content_length = len(body)
     await response.prepare(request)
     await _write_all(request, response, body)
@@ -151,12 +151,13 @@ async def _join(body: Body) -> bytes:
 async def _write_all(request: web.Request, response: web.StreamResponse, body: Body) -> None:
     try:
         async for piece in body:
-            await _write(request, response, piece)
+            await write(request, response, piece)
     except Broken as error:
         raise break_off(request) from error
 
 
-async def _write(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+async def write(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+    """Write a piece of an answer; aborts it where its reader takes nothing for STALL."""
     try:
         async with asyncio.timeout(STALL):
             await response.write(piece)
@@ -206,7 +207,7 @@ async def stream(
                     break
                 await run.chronicle.growth(silence)
                 if not run.chronicle.since(sequence):
-                    await _write(request, response, sse.comment())
+                    await write(request, response, sse.comment())
     await response.write_eof()
     run.told.set()
     return response
@@ -215,7 +216,7 @@ async def stream(
 async def _write_event(
     request: web.Request, response: web.StreamResponse, event: str, data: Mapping[str, Any], sequence: int
 ) -> None:
-    await _write(request, response, sse.encode(event, json.dumps(data, separators=(",", ":")), str(sequence)))
+    await write(request, response, sse.encode(event, json.dumps(data, separators=(",", ":")), str(sequence)))
 
 
 async def _write_result(
@@ -237,9 +238,9 @@ async def _write_result(
                 request, response, "error", fault.problem() | {"request_id": request[REQUEST_ID]}, sequence
             )
             return
-        await _write(request, response, f"event: result\nid: {sequence}\ndata: ".encode())
+        await write(request, response, f"event: result\nid: {sequence}\ndata: ".encode())
         await _write_all(request, response, JsonBody(enclose(run.document()), items))
-        await _write(request, response, b"\n\n")
+        await write(request, response, b"\n\n")
 
 
 async def _reopen(
@@ -249,7 +250,7 @@ async def _reopen(
     opening = asyncio.create_task(jobs.reopen(run, stack))
     try:
         while not (await asyncio.wait([opening], timeout=silence))[0]:
-            await _write(request, response, sse.comment())
+            await write(request, response, sse.comment())
         return opening.result()
     finally:
         opening.cancel()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
 from aiohttp import web
@@ -23,7 +24,8 @@ from converter.jobs import Jobs
 @dataclass(frozen=True, slots=True)
 class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
-    `public_url` makes links absolute, and is empty where they are relative. `templates` are those of the moment.
+    `public_url` makes links absolute, and is empty where they are relative; `keep_jobs`: how long jobs that have ended
+    are known; `state_dir`: the folder for what a restart keeps. `templates` are those of the moment.
     """
 
     gate: Gate
@@ -34,6 +36,8 @@ class Hall:
     max_timeout: float
     silence: float
     public_url: str
+    keep_jobs: float = 0.0
+    state_dir: Path | None = None
 
 
 class Dialect(Protocol):
@@ -63,6 +67,7 @@ def _open_in(module: str) -> Opener:
 
 
 SPOKEN: Mapping[str, Opener] = {
+    "comfyapi": _open_in("converter.api.comfyapi"),
     "runpod": _open_in("converter.api.runpod"),
 }
 """Every dialect, by the name that the setting `dialects` has for it. Opening one asks nothing of its hall."""
