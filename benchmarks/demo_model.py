@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.clients import Bare, open_bare
-from benchmarks.judge import Pixels
 from benchmarks.processes import run_engine
 from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out, write_document
 from benchmarks.workflows import Graph
+from training.judge import Pixels
 from training.measurement import list_held_out, score_pictures, write_captions
 from training.scenes import Scene
 

@@ -36,7 +36,9 @@ from converter.link.loopback import free_port
 from converter.link.session import Session
 from converter.link.supervisor import Supervisor
 from converter.means import Means
+from converter.media.fetch import Fetcher
 from converter.media.inputs import Inputs
+from converter.media.inputs import Limits as InputLimits
 from converter.renewal import renew
 from converter.settings import Settings, declarations
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
@@ -155,7 +157,10 @@ async def run_replica(
             child = Supervisor(command, _make_environment(environment), policy, on_event, scratch=scratch)
             await stack.enter_async_context(child)
         link.attach(await stack.enter_async_context(Session(url, link)))
-        means = _means(settings, link, watch, metrics, tracing)
+        fetcher = await stack.enter_async_context(
+            Fetcher(settings.fetch_timeout, settings.fetch_redirects, settings.fetch_origins)
+        )
+        means = _means(settings, link, watch, metrics, tracing, _inputs(settings, link, watch, fetcher))
         jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, settings.replica_tag)
         watch.on_loss = jobs.engine_lost
         await stack.enter_async_context(jobs)
@@ -198,12 +203,24 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         raise failure
 
 
-def _means(settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics, tracing: "Tracing | None") -> Means:
+def _inputs(settings: Settings, link: EngineLink, watch: Watch, fetcher: Fetcher) -> Inputs:
+    return Inputs(
+        EngineInputs(link.client, watch.check_instance),
+        settings.input_dir,
+        fetcher,
+        InputLimits(settings.max_input, settings.max_input_total, settings.max_pixels),
+        instance=lambda: watch.instance,
+    )
+
+
+def _means(
+    settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics, tracing: "Tracing | None", inputs: Inputs
+) -> Means:
     files = EngineFiles(link.client)
     return Means(
         link=link,
         watch=watch,
-        inputs=Inputs(EngineInputs(link.client, watch.check_instance), settings.input_dir),
+        inputs=inputs,
         files=files if settings.output_dir is None else SharedFolder(settings.output_dir, files),
         deliveries=asyncio.Semaphore(settings.deliveries),
         warden=Warden(),

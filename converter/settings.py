@@ -144,6 +144,18 @@ class Settings(BaseModel):
     header_timeout: Seconds = setting(10.0, "Time for a request's head to arrive, or for the TLS handshake", gt=0)
     max_body: Size = setting(100 * 2**20, "The largest body of a request", ge=1)
     body_timeout: Seconds = setting(60.0, "Time for a request's body to arrive", gt=0)
+    max_input: Size = setting(
+        100 * 2**20, "The largest input: a part, base64, or what a URL leads to; ComfyUI itself takes 100MiB", ge=1
+    )
+    max_input_total: Size = setting(400 * 2**20, "All inputs of one request together", ge=1)
+    max_pixels: Count = setting(
+        100_000_000, "Pixels of one picture among the inputs, all its frames together", ge=1, le=178_956_970
+    )
+    fetch_timeout: Seconds = setting(60.0, "Time to fetch one input from a URL, redirects included", gt=0)
+    fetch_redirects: Count = setting(5, "Redirects that are followed for one input", ge=0)
+    fetch_origins: Origins = setting(
+        (), "Private origins that inputs may be fetched from, too, separated by commas", shown="none"
+    )
     deliveries: Count = setting(64, "Answers with outputs sent at once; more wait their turn", ge=1)
     sse_keepalive: Seconds = setting(15.0, "Silence after which an event stream gets a comment", gt=0, le=15)
     keep_alive: Seconds = setting(

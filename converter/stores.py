@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
+from converter.core.order import Content
 from converter.core.outputs import FileRef
 from converter.link.client import EngineClient, LinkError, Missing, View
 from converter.media.inputs import NotTaken
@@ -20,6 +21,10 @@ CHUNK = 2**18
 """Bytes read at a time."""
 
 
+SLOWEST = 2**20
+"""Bytes a second that an upload has at least, or it is taken to have failed."""
+
+
 class EngineInputs:
     """The engine's input folder, as `media.inputs.Upload`; `answered` waits until the engine has answered something."""
 
@@ -27,10 +32,12 @@ class EngineInputs:
         self._client = client
         self._answered = answered
 
-    async def __call__(self, name: str, subfolder: str, data: bytes, content_type: str) -> str:
+    async def __call__(self, name: str, subfolder: str, content: Content, content_type: str) -> str:
         """Upload one file; raises NotTaken, and not before the engine has answered: it may have to come back first."""
         try:
-            return await self._client.upload(name, subfolder, data, content_type)
+            with content.open() as stream:
+                seconds = self._client.limits.answer + content.size / SLOWEST
+                return await self._client.upload(name, subfolder, stream, content_type, timeout=seconds)
         except LinkError as error:
             await self._answered()
             raise NotTaken(str(error)) from error

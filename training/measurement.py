@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.judge import Pixels, Verdict, judge_picture
 from training.captions import write_plainly
+from training.judge import Pixels, Verdict, judge_picture
 from training.scenes import Scene, draw_scene
 
 _COLUMNS = 10  # pictures in a row of a sheet

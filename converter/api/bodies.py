@@ -1,13 +1,14 @@
 """Request bodies: read within their bounds, and turned into documents and parts.
 
 What the documents mean is the dialect's business. Invariant: a body that can't be used raises the fault that says
-everything that is wrong with it; no more than the bound is ever held.
+everything that is wrong with it; no more than the bound is ever held, and of large parts no more than a piece in
+memory.
 """
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -15,9 +16,10 @@ from aiohttp import BodyPartReader, HttpVersion11, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
-from converter.core.order import Part
+from converter.core.order import Content, Part
 from converter.core.workflow import clip
-from converter.errors import InvalidRequest, RequestTimeout, TooLarge, UnsupportedMediaType
+from converter.errors import Internal, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMediaType
+from converter.media.spool import NoRoom, Spool
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,6 +31,9 @@ MAX_PROBLEMS = 100
 
 MAX_VALUES = 500_000
 """Values in a JSON document: a large body of small ones would take seconds to read, and twenty times its size."""
+
+PIECE = 2**16
+"""Bytes of a part that are read at a time."""
 
 _ABSENT = object()
 
@@ -54,7 +59,7 @@ async def read_document(request: web.Request, bounds: Bounds) -> tuple[object, M
             await _invite(request)
             if request.content_type == "multipart/form-data":
                 return await _read_multipart(request, bounds)
-            return _parse(await _read(request, bounds.size)), {}
+            return _parse(await _read(request.content.iter_any(), bounds.size)), {}
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {bounds.seconds:g} s") from None
     except web.RequestPayloadError:
@@ -83,17 +88,24 @@ async def _invite(request: web.Request) -> None:
         request.writer.output_size = 0  # of the answer itself nothing has been sent
 
 
-async def _read(source: web.Request | BodyPartReader, size: int) -> bytes:
+async def _read(pieces: AsyncIterator[bytes], size: int) -> bytes:
     body = bytearray()
-    if isinstance(source, BodyPartReader):
-        while not source.at_eof():
-            body += await source.read_chunk()
-            _check(len(body), size)
-        return bytes(body)
-    async for chunk in source.content.iter_any():
-        body += chunk
+    async for piece in pieces:
+        body += piece
         _check(len(body), size)
     return bytes(body)
+
+
+async def _pieces(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while not part.at_eof():
+        yield await part.read_chunk(PIECE)
+
+
+async def _keep(part: BodyPartReader, spool: Spool, size: int) -> Content:
+    async for piece in _pieces(part):
+        _check(spool.size + len(piece), size)
+        await spool.write(piece)
+    return await spool.end()
 
 
 def _check(length: int, size: int) -> None:
@@ -106,6 +118,7 @@ async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object,
     document: object = _ABSENT
     parts: dict[str, Part] = {}
     left = bounds.size
+    spool = Spool()  # which the parts keep open
     try:
         reader = await request.multipart()
         while (part := await reader.next()) is not None:
@@ -113,18 +126,22 @@ async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object,
                 _refuse("", "every part needs a name, and none may be multipart itself")
             if len(parts) == MAX_PARTS:
                 raise TooLarge(f"the body has more than {MAX_PARTS} parts beside the document")
-            data = await _read(part, left)
-            left -= len(data)
             if document is _ABSENT:
                 if part.name != "request":
                     _refuse("", 'the first part must be the JSON document, named "request"')
+                data = await _read(_pieces(part), left)
+                left -= len(data)
                 document = _parse(data)
             elif part.name in parts:
                 _refuse("", f'two parts are named "{part.name[:64]}"')
             else:
-                parts[part.name] = Part(part.headers.get("Content-Type", "application/octet-stream"), data)
+                content = await _keep(part, spool, left)
+                left -= content.size
+                parts[part.name] = Part(part.headers.get("Content-Type", "application/octet-stream"), content)
     except (ValueError, AssertionError, RuntimeError, HttpProcessingError):  # what aiohttp's reader raises
         _refuse("", "the multipart body can't be read")
+    except NoRoom as error:
+        raise Internal("the service has no room on its disk for the parts of the request") from error
     if document is _ABSENT:
         _refuse("", 'the first part must be the JSON document, named "request"')
     return document, parts

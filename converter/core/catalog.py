@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converter.core.media import LOADERS
+from converter.core.media import FOLDERS, LOADERS
 from converter.core.template import MEDIA, Input, Place, Template
 from converter.core.template_toml import find_folder
 from converter.core.workflow import MAX_ECHO, clip
@@ -141,7 +141,8 @@ def _find_lacks(template: Template, catalog: Catalog) -> Iterator[str]:
     for node_id, node in template.workflow.items():
         for name, value in node["inputs"].items():
             hole = given.get((node_id, name))
-            if LOADERS.get(node["class_type"]) == name or (hole and (hole.required or hole.type in MEDIA)):
+            place = (node["class_type"], name)
+            if place in LOADERS | FOLDERS or (hole and (hole.required or hole.type in MEDIA)):
                 continue
             value = hole.default if hole and hole.default is not None else value
             port = catalog.port(template.workflow, (node_id, name))

@@ -60,16 +60,12 @@ def read_key(headers: Sequence[str]) -> str | None:
 
 def fingerprint(method: str, path: str, document: object, parts: Mapping[str, Part]) -> bytes:
     """What tells two requests apart: 32 bytes. Raises InvalidRequest where the document is too deep to be written."""
-    listed = sorted(parts.items())
-    heads = [[name, part.content_type, len(part.data)] for name, part in listed]
+    listed = [[name, part.content_type, part.content.digest.hex()] for name, part in sorted(parts.items())]
     try:
-        text = json.dumps([method, path, document, heads], sort_keys=True, separators=(",", ":"))
+        text = json.dumps([method, path, document, listed], sort_keys=True, separators=(",", ":"))
     except RecursionError:
         raise InvalidRequest([{"pointer": "", "detail": "the JSON is nested too deeply"}]) from None
-    digest = hashlib.sha256(text.encode())
-    for _, part in listed:
-        digest.update(part.data)
-    return digest.digest()
+    return hashlib.sha256(text.encode()).digest()
 
 
 def check(claim: Claim, known: Claim | None) -> None:

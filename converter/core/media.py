@@ -2,25 +2,52 @@
 
 For: finding what must be staged before submission. Leaves the bytes of request parts, and the staging, to others.
 
-Invariant: only inputs that name media are ever looked into: those of ComfyUI's own upload loaders, those that a
-template marks, and those whose value is exactly `{"part": NAME}`. A prompt text that looks like a URL stays a text.
+Invariant: only inputs that name media are ever looked into: those that ComfyUI or VideoHelperSuite upload for, those
+that the engine declares as uploads, those that a template marks, and those whose value is exactly `{"part": NAME}`. A
+prompt text that looks like a URL stays a text.
 """
 
 import binascii
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from converter.core.signatures import SNIFFED, MediaType, sniff
-from converter.core.workflow import MAX_ECHO, Graph, clip, unwrap
+from converter.core.workflow import MAX_ECHO, Graph, clip, is_link, unwrap
 from converter.errors import InvalidInput
 
-Kind = Literal["part", "data", "base64", "url", "path"]
+Kind = Literal["part", "data", "base64", "url", "object", "scheme", "path", "name", "excess"]
 
-LOADERS: Mapping[str, str] = {"LoadImage": "image", "LoadImageMask": "image", "LoadAudio": "audio", "LoadVideo": "file"}
-"""Classes of ComfyUI's core that load what was uploaded, and the input that names the file."""
+Place = tuple[str, str]
+"""Class of a node and name of its input."""
+
+LOADERS: frozenset[Place] = frozenset(
+    {
+        ("LoadImage", "image"),
+        ("LoadImageMask", "image"),
+        ("LoadImageOutput", "image"),
+        ("LoadAudio", "audio"),
+        ("LoadVideo", "file"),
+        ("VHS_LoadVideo", "video"),
+        ("VHS_LoadVideoFFmpeg", "video"),
+        ("VHS_LoadAudioUpload", "audio"),
+    }
+)
+"""Inputs that name a file of the engine's input folder, whether or not the engine says so."""
+
+FOLDERS: frozenset[Place] = frozenset(
+    {
+        ("VHS_LoadImages", "directory"),
+        ("LoadImageDataSetFromFolder", "folder"),
+        ("LoadImageSetFromFolderNode", "folder"),
+    }
+)
+"""Inputs that name a folder of pictures within the engine's input folder."""
+
+MAX_LIST = 256
+"""Pictures in the list of one input."""
 
 MIN_BASE64 = 32
 """Characters from which a text without a suffix may be base64 rather than a file's name."""
@@ -28,13 +55,17 @@ MIN_BASE64 = 32
 MAX_PATH = 4096
 """Characters above which a text can't be the name of a file (PATH_MAX on Linux)."""
 
+_STORES = ("s3", "gs", "az")
+
 
 @dataclass(frozen=True, slots=True)
 class MediaInput:
-    """An input whose media have to be staged.
+    """One file that has to be staged.
 
-    value: the name of the part where `kind` is "part", else the text as it was given. url and path are kinds that can
-    only be refused: a URL of any scheme, and a file name that leaves the engine's input folder.
+    value: the name of the part where `kind` is "part", else the text as it was given. url is http(s), object is in an
+    object storage. The others can only be refused: scheme, a URL of any other scheme; path, a file name that leaves the
+    engine's input folder; in a list, name is what is no media, and excess what is more than MAX_LIST.
+    position: that of a picture in the list that becomes a folder; None for an input that names a file.
     """
 
     node_id: str
@@ -42,19 +73,32 @@ class MediaInput:
     input_name: str
     kind: Kind
     value: str = field(repr=False)
+    position: int | None = None
 
 
-def media_inputs(graph: Graph, marked: Collection[tuple[str, str]] = frozenset()) -> tuple[MediaInput, ...]:
+def media_inputs(
+    graph: Graph, marked: Collection[tuple[str, str]] = frozenset(), declared: Collection[Place] = frozenset()
+) -> tuple[MediaInput, ...]:
     """What has to be staged, in the order of the workflow; names of files that the engine has are left out.
 
-    marked: further `(node id, input name)` that name media, as a template declares them.
+    marked: further `(node id, input name)` that name media, as a template declares them; declared: further places, as
+    the engine does.
     """
-    return tuple(
-        MediaInput(node_id, node["class_type"], name, *found)
-        for node_id, node in graph.items()
-        for name, value in node["inputs"].items()
-        if (found := _recognize(value, LOADERS.get(node["class_type"]) == name or (node_id, name) in marked))
-    )
+    found = []
+    for node_id, node in graph.items():
+        class_type = node["class_type"]
+        for name, value in node["inputs"].items():
+            place = (class_type, name)
+            if place in FOLDERS:
+                found += [
+                    MediaInput(node_id, class_type, name, kind, text, position)
+                    for position, (kind, text) in enumerate(_recognize_list(value))
+                ]
+            else:
+                loads = place in LOADERS or place in declared or (node_id, name) in marked
+                recognized = _recognize(value, loads)
+                found += [MediaInput(node_id, class_type, name, *recognized)] if recognized else []
+    return tuple(found)
 
 
 def _recognize(value: object, loads: bool) -> tuple[Kind, str] | None:
@@ -67,11 +111,27 @@ def _recognize(value: object, loads: bool) -> tuple[Kind, str] | None:
     return (kind, text) if kind else None
 
 
+def _recognize_list(value: object) -> Iterator[tuple[Kind, str]]:
+    """A folder's pictures: each of a list, or a single one; the name of a folder that the engine has is none."""
+    value = unwrap(value)
+    if isinstance(value, list) and not is_link(value):
+        for each in value[:MAX_LIST]:
+            yield _recognize(each, True) or ("name", "")
+        if len(value) > MAX_LIST:
+            yield "excess", ""
+    else:
+        recognized = _recognize(value, True)
+        if recognized:
+            yield recognized
+
+
 def _classify(text: str) -> Kind | None:
     if text[:5].lower() == "data:":
         return "data"
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        return "url"
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    if scheme:
+        name = scheme[1].lower()
+        return "url" if name in ("http", "https") else "object" if name in _STORES else "scheme"
     # Before paths: base64 of a JPEG begins with "/9j/".
     if len(text) > MAX_PATH or _is_base64(text):
         return "base64"
@@ -89,32 +149,42 @@ def _is_base64(text: str) -> bool:
     return sniff(binascii.a2b_base64(compact[: min(len(compact) // 4 * 4, SNIFFED)])) is not None
 
 
+_REASONS: Mapping[str, str] = {
+    "url": "is a URL, whose bytes are not in the request",
+    "object": "is a URL, whose bytes are not in the request",
+    "scheme": "is a URL of a scheme that is not supported: it may be http, https, s3, gs or az",
+    "path": "is a path outside the engine's input folder",
+    "name": "is no media: each must be base64, a data: URI, a URL or a part",
+    "excess": f"is more than the {MAX_LIST} that a list may have",
+}
+
+
 def decode(media: MediaInput) -> bytes:
     """The bytes that the text of an input stands for.
 
     Raises InvalidInput, which names node, class and input, for broken base64, for bytes that are nothing or no known
-    format, for a URL or a path, and for a part: its bytes are the request's, so what comes here refers to none.
+    format, and for every kind whose bytes are not in its text.
     """
     if media.kind == "part":
         raise refuse(media, f'refers to the part "{clip(media.value, MAX_ECHO)}", which the request does not have')
-    if media.kind == "url":
-        raise refuse(
-            media, "is a URL, which is not supported: send base64, a data: URI, or a part of a multipart request"
-        )
-    if media.kind == "path":
-        raise refuse(media, "is a path outside the engine's input folder")
+    if media.kind in _REASONS:
+        raise refuse(media, _REASONS[media.kind])
     data = _decode_uri(media) if media.kind == "data" else _decode_base64(media, media.value)
     identify(media, data)
     return data
 
 
-def identify(media: MediaInput, data: bytes) -> MediaType:
-    """What the bytes are (their first SNIFFED are enough). Raises InvalidInput if they are nothing or unknown."""
-    if not data:
+def identify(media: MediaInput, head: bytes) -> MediaType:
+    """What some bytes are, of which the first SNIFFED are enough. Raises InvalidInput if they are nothing or unknown,
+    or no picture where there must be one.
+    """
+    if not head:
         raise refuse(media, "is empty")
-    found = sniff(data)
+    found = sniff(head)
     if found is None:
         raise refuse(media, "is in no known format of pictures, video or audio")
+    if media.position is not None and not found.content_type.startswith("image/"):
+        raise refuse(media, f"must have pictures only, and has {found.content_type}")
     return found
 
 
@@ -144,4 +214,7 @@ def refuse(media: MediaInput, reason: str) -> InvalidInput:
     """The fault for an input; `reason` goes on from "Input NAME of node ID (CLASS)"."""
     name, node_id, class_type = (clip(text, MAX_ECHO) for text in (media.input_name, media.node_id, media.class_type))
     place: dict[str, Any] = {"node_id": node_id, "class_type": class_type, "input_name": name}
-    return InvalidInput(f"Input {name} of node {node_id} ({class_type}) {reason}.", **place)
+    if media.position is None:
+        return InvalidInput(f"Input {name} of node {node_id} ({class_type}) {reason}.", **place)
+    number = media.position + 1
+    return InvalidInput(f"Picture {number} of input {name} of node {node_id} ({class_type}) {reason}.", **place)

@@ -2,9 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import IO, Any, Literal, Protocol
 
 Format = Literal["png", "jpeg", "webp"]
+
+
+class Content(Protocol):
+    """Bytes that are whole, wherever they are kept."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256."""
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, as many as tell what kind of media it is."""
+
+    def open(self) -> IO[bytes]:
+        """A stream of its own, to be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +31,7 @@ class Part:
     """A part of a multipart request that an input refers to by `{"part": NAME}`."""
 
     content_type: str
-    data: bytes = field(repr=False)
+    content: Content = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ TYPES: Mapping[str, Type] = {
     "number": Type(is_number, "a number", {"type": "number"}, _RANGE),
     "boolean": Type(lambda value: isinstance(value, bool), "true or false", {"type": "boolean"}),
     "choice": Type(is_text, "text", {"type": "string"}, frozenset({"choices"})),
-    **dict.fromkeys(MEDIA, Type(_is_media, 'a file name, base64, a data: URI or {"part": NAME}', _MEDIA_SCHEMA)),
+    **dict.fromkeys(MEDIA, Type(_is_media, 'a file name, base64, a data: URI, a URL or {"part": NAME}', _MEDIA_SCHEMA)),
     "seed": Type(is_whole, "a whole number", {"type": "integer"}, _RANGE),
 }
 

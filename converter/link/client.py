@@ -24,6 +24,7 @@ from aiohttp import (
     ConnectionTimeoutError,
     DummyCookieJar,
     FormData,
+    IOBasePayload,
     TCPConnector,
     TraceConfig,
     TraceRequestStartParams,
@@ -104,7 +105,7 @@ class EngineClient:
     ) -> None:
         self._base = str(URL(url)).rstrip("/")
         self._clock = clock
-        self._limits = limits
+        self.limits = limits
         self._streaming = ClientTimeout(
             total=None, connect=limits.connect, sock_connect=limits.connect, sock_read=limits.stall
         )
@@ -113,7 +114,7 @@ class EngineClient:
         self._queue = self._at("/queue")
 
     async def __aenter__(self) -> Self:
-        limits = self._limits
+        limits = self.limits
         self._session = ClientSession(
             connector=TCPConnector(limit=limits.connections),
             # The whole call has a time limit of its own (in `_call`), which must not end files that take long.
@@ -149,7 +150,7 @@ class EngineClient:
     def view(self, filename: str, subfolder: str = "", folder: str = "output") -> "View":
         """`GET /view` of a file that the engine named; `folder` is the `type` in its words. See `View`."""
         query = f"filename={_quote(filename)}&subfolder={_quote(subfolder)}&type={_quote(folder)}"
-        return View(self._session, self._at(f"/view?{query}"), self._streaming, self._limits.answer)
+        return View(self._session, self._at(f"/view?{query}"), self._streaming, self.limits.answer)
 
     async def upload(
         self,
@@ -170,7 +171,8 @@ class EngineClient:
         form.add_field("type", "input")
         form.add_field("subfolder", subfolder)
         form.add_field("overwrite", "true" if overwrite else "false")
-        form.add_field("image", _body(data), filename=name, content_type=content_type)
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        form.add_field("image", _Stream(stream, content_type=content_type), filename=name)
         return _read(answers.parse_upload, await self._ask("POST", self._at("/upload/image"), form, timeout))
 
     async def interrupt(self, prompt_id: str, *, timeout: float | None = None) -> None:
@@ -233,7 +235,7 @@ class EngineClient:
         headers, payload = (_JSON, _body(data)) if isinstance(data, bytes) else (None, data)
         try:
             async with (
-                asyncio.timeout(self._limits.answer if timeout is None else timeout),
+                asyncio.timeout(self.limits.answer if timeout is None else timeout),
                 self._session.request(method, url, data=payload, headers=headers, allow_redirects=False) as response,
             ):
                 return response.status, await self._read_all(response)
@@ -241,7 +243,7 @@ class EngineClient:
             raise _trouble(url, error) from error
 
     async def _read_all(self, response: ClientResponse) -> bytes:
-        size, bound = response.content_length, self._limits.body
+        size, bound = response.content_length, self.limits.body
         if size is None:
             pieces, size = [], 0
             async for piece in response.content.iter_any():
@@ -336,6 +338,17 @@ def _read(parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document).encode()
+
+
+class _Stream(IOBasePayload):
+    """A stream whose size is found by seeking: it may be part of a file."""
+
+    @property
+    def size(self) -> int:
+        here = self._value.tell()
+        end = self._value.seek(0, io.SEEK_END)
+        self._value.seek(here)
+        return end
 
 
 def _body(data: bytes | IO[bytes]) -> bytes | IO[bytes]:

@@ -1,25 +1,32 @@
-"""Inputs that came with a request, put where the engine can read them.
+"""Inputs that came with a request, or that it names elsewhere, put where the engine can read them.
 
-What an input's text stands for is `core.media`'s part, uploading the link's. Invariant: a staged input is removed
-after its job where the engine's input folder is shared; elsewhere it is named by its content, so that the same bytes
-are there once however often they are sent.
+What an input's text stands for is `core.media`'s part, downloads are `media.fetch`'s, uploading is the link's.
+Invariant: a staged input is removed after the last job that needs it where the engine's input folder is shared;
+elsewhere a file is named by its content, so that the same bytes are there once however often they are sent.
 """
 
 import asyncio
-import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from converter.core.media import MediaInput, decode, identify, media_inputs
-from converter.core.order import Order
+from converter.core.address import Refused, vet
+from converter.core.media import MediaInput, decode, identify, media_inputs, refuse
+from converter.core.order import Content, Order
+from converter.core.shelf import Shelf
+from converter.core.signatures import MediaType
 from converter.core.workflow import replace_inputs
-from converter.errors import EngineFailed, InvalidInput
+from converter.errors import EngineFailed, Fault, Internal, InvalidInput
+from converter.media.fetch import Allowance, Fetcher, Unfetched
+from converter.media.pixels import count_pixels
+from converter.media.spool import NoRoom, Spool, hold
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +36,14 @@ SUBFOLDER = "converter"
 ATTEMPTS = 5
 """Uploads of one input before the engine counts as unable to take it."""
 
+TRANSFERS = 8
+"""Inputs of one job that are fetched or uploaded at once."""
 
 ENDING = 60.0
 """Seconds for an upload to end that was given up: the engine may have it, and write it late."""
+
+LASTING = 600.0
+"""Seconds for which a file that is never removed counts as still there, so that it need not be uploaded again."""
 
 
 class NotTaken(Exception):
@@ -41,20 +53,52 @@ class NotTaken(Exception):
 class Upload(Protocol):
     """Puts bytes into the engine's input folder; gives the name by which a node finds them. Raises NotTaken."""
 
-    def __call__(self, name: str, subfolder: str, data: bytes, content_type: str) -> Awaitable[str]:
+    def __call__(self, name: str, subfolder: str, content: Content, content_type: str) -> Awaitable[str]:
         """Upload one file."""
 
 
-class Inputs:
-    """Stages the inputs of orders. `folder` is the engine's input folder, where it is shared."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of one input and of all that one request has, and pixels of one picture, all its frames together."""
 
-    def __init__(self, upload: Upload, folder: Path | None) -> None:
+    each: int = 100 * 2**20
+    together: int = 400 * 2**20
+    pixels: int = 100_000_000
+
+
+class Inputs:
+    """Stages the inputs of orders. `folder` is the engine's input folder, where it is shared.
+
+    instance: which start of the engine it is, None where that is not known; declared: what the engine calls uploads,
+    by class and input.
+    """
+
+    def __init__(
+        self,
+        upload: Upload,
+        folder: Path | None,
+        fetcher: Fetcher,
+        limits: Limits | None = None,
+        *,
+        instance: Callable[[], str | None] = lambda: None,
+        declared: Callable[[], Collection[tuple[str, str]]] = frozenset,
+    ) -> None:
         self.upload = upload
         self.folder = folder
+        self.fetcher = fetcher
+        self.limits = limits or Limits()
+        self.instance = instance
+        self.declared = declared
+        self.shelf = Shelf(LASTING if folder is None else 0.0)
+        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     def stage(self, order: Order) -> "Staging":
         """What has to be staged for the order; raises InvalidInput, naming everything that can't be."""
         return Staging(self, order)
+
+    def turn(self, digest: bytes) -> asyncio.Lock:
+        """Held by who uploads this content: another one waits, and finds it there."""
+        return self._turns.setdefault(digest, asyncio.Lock())
 
 
 class Staging:
@@ -63,9 +107,13 @@ class Staging:
     def __init__(self, inputs: Inputs, order: Order) -> None:
         self._inputs = inputs
         self._workflow = order.workflow
-        self._pending = _decode_all(order)
+        self._allowance = Allowance(inputs.limits.each, inputs.limits.together)
+        self._pending = _find_all(order, inputs, self._allowance)
         self._staged: set[str] = set()
+        self._shelved: list[str] = []
+        self._folders: dict[tuple[str, str], str] = {}
         self._underway: list[asyncio.Future[str]] = []
+        self._slots = asyncio.Semaphore(TRANSFERS)
         self.needed = bool(self._pending)
 
     def emptied(self) -> "Staging":
@@ -73,27 +121,41 @@ class Staging:
         return Staging(self._inputs, Order("", {}, 0.0))
 
     async def carry_out(self) -> Mapping[str, Any]:
-        """Upload everything; the workflow with the names in place. Raises EngineFailed."""
+        """Fetch and upload everything; the workflow with the names in place.
+
+        Raises InvalidInput, naming everything that can't be fetched or used, EngineFailed and Internal.
+        """
         names: dict[tuple[str, str], object] = {}
-        uploaded: dict[bytes, str] = {}
-        for media, data in self._pending:
-            digest = hashlib.sha256(data).digest()
-            if digest not in uploaded:
-                uploaded[digest] = await self._upload(media, data, digest)
-            names[media.node_id, media.input_name] = uploaded[digest]
+        faults: list[Fault] = []
+        async with asyncio.TaskGroup() as group:
+            for media, content in self._pending:
+                group.create_task(self._carry_out(media, content, names, faults))
         self._pending = []
-        return replace_inputs(self._workflow, names)
+        _raise(faults)
+        return replace_inputs(self._workflow, names | self._folders)
+
+    async def _carry_out(
+        self, media: MediaInput, content: Content | None, names: dict[tuple[str, str], object], faults: list[Fault]
+    ) -> None:
+        try:
+            async with self._slots:
+                name = await (self._fetch(media) if content is None else self._place(media, content))
+        except NoRoom as error:
+            log.error("an input was not kept for its upload: %s", error)
+            faults.append(Internal("the service has no room on its disk for the inputs of the workflow"))
+        except Fault as fault:
+            faults.append(fault)
+        else:
+            if media.position is None:
+                names[media.node_id, media.input_name] = name
 
     async def remove(self) -> None:
-        """Remove what was staged, where the folder is shared; elsewhere ComfyUI knows no way."""
-        folder = self._inputs.folder
-        if folder is not None:
-            await self._end_uploads()
-            for name in self._staged:
-                try:
-                    await asyncio.to_thread((folder / name).unlink, missing_ok=True)
-                except OSError as error:  # the answer is none the worse for it
-                    log.warning("a staged input was not removed: %s", error.strerror, extra={"file": name})
+        """Let go of what was staged: where the folder is shared, what nobody else needs is removed."""
+        await self._end_uploads()
+        removable = self._staged | {name for name in self._shelved if self._inputs.shelf.release(name)}
+        self._staged, self._shelved = set(), []
+        if self._inputs.folder is not None:
+            await asyncio.to_thread(_remove, self._inputs.folder, removable, set(self._folders.values()))
 
     async def _end_uploads(self) -> None:
         """Wait for what was given up on its way: what is written after the removal would stay."""
@@ -101,11 +163,42 @@ class Staging:
             async with asyncio.timeout(ENDING):
                 await asyncio.gather(*self._underway, return_exceptions=True)
 
-    async def _upload(self, media: MediaInput, data: bytes, digest: bytes) -> str:
-        kind = identify(media, data)
-        stem = digest.hex()[:32] if self._inputs.folder is None else uuid.uuid4().hex
-        file = f"{stem}{kind.extension}"
-        self._staged.add(f"{SUBFOLDER}/{file}")  # before it is there: an upload that is given up may take effect
+    async def _fetch(self, media: MediaInput) -> str:
+        with Spool() as spool:
+            try:
+                content = await self._inputs.fetcher.fetch(media.value, spool, self._allowance)
+            except (Unfetched, Refused) as error:
+                raise _explain(media, error) from error
+            return await self._place(media, content)
+
+    async def _place(self, media: MediaInput, content: Content) -> str:
+        """Upload a content unless it is there; the name by which the node finds it."""
+        inputs = self._inputs
+        kind = identify(media, content.head)
+        await self._check_pixels(media, content, kind)
+        if media.position is not None:
+            folder = self._folders.setdefault((media.node_id, media.input_name), f"{SUBFOLDER}/{uuid.uuid4().hex}")
+            return await self._upload(f"{media.position:05}{kind.extension}", folder, content, kind)
+        loop = asyncio.get_running_loop()
+        async with inputs.turn(content.digest):
+            instance = inputs.instance()
+            name = inputs.shelf.take(content.digest, instance, loop.time())
+            if name is None:
+                stem = content.digest.hex()[:32] if inputs.folder is None else uuid.uuid4().hex
+                name = await self._upload(f"{stem}{kind.extension}", SUBFOLDER, content, kind)
+                inputs.shelf.put(name, content.digest, instance, loop.time())
+                self._staged.discard(name)
+            self._shelved.append(name)
+        return name
+
+    async def _check_pixels(self, media: MediaInput, content: Content, kind: MediaType) -> None:
+        most = self._inputs.limits.pixels
+        pixels = await count_pixels(content) if kind.content_type.startswith("image/") else None
+        if pixels is not None and pixels > most:
+            raise refuse(media, f"has more than the {most} pixels that a picture may have, all its frames together")
+
+    async def _upload(self, file: str, subfolder: str, content: Content, kind: MediaType) -> str:
+        self._staged.add(f"{subfolder}/{file}")  # before it is there: an upload that is given up may take effect
         retrying = AsyncRetrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_random_exponential(0.2, max=3.0),
@@ -115,38 +208,68 @@ class Staging:
         try:
             async for attempt in retrying:
                 with attempt:
-                    name = await self._put(file, data, kind.content_type)
+                    name = await self._put(file, subfolder, content, kind.content_type)
         except NotTaken as error:
             raise EngineFailed("the engine did not take an input of the workflow") from error
         self._staged.add(name)
         return name
 
-    async def _put(self, file: str, data: bytes, content_type: str) -> str:
+    async def _put(self, file: str, subfolder: str, content: Content, content_type: str) -> str:
         """Upload once. Where it has to be removed later, it goes on when the job is given up."""
-        upload = asyncio.ensure_future(self._inputs.upload(file, SUBFOLDER, data, content_type))
+        upload = asyncio.ensure_future(self._inputs.upload(file, subfolder, content, content_type))
         if self._inputs.folder is None:
             return await upload
         self._underway.append(upload)
         return await asyncio.shield(upload)
 
 
-def _decode_all(order: Order) -> list[tuple[MediaInput, bytes]]:
-    decoded, faults = [], []
-    for media in media_inputs(order.workflow, order.media):
+def _remove(folder: Path, names: Collection[str], folders: Collection[str]) -> None:
+    for name in names:
         try:
-            decoded.append((media, _bytes_of(media, order)))
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:  # the answer is none the worse for it
+            log.warning("a staged input was not removed: %s", error.strerror, extra={"file": name})
+    for name in folders:
+        with suppress(OSError):  # it may never have been made
+            (folder / name).rmdir()
+
+
+def _find_all(order: Order, inputs: Inputs, allowance: Allowance) -> list[tuple[MediaInput, Content | None]]:
+    """What has to be staged, with its bytes as far as they are here: None stands for what has to be fetched."""
+    found: list[tuple[MediaInput, Content | None]] = []
+    faults: list[Fault] = []
+    for media in media_inputs(order.workflow, order.media, inputs.declared()):
+        try:
+            found.append((media, _find(media, order, inputs, allowance)))
         except InvalidInput as fault:
             faults.append(fault)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise InvalidInput(" ".join(f.detail for f in faults), inputs=[f.extensions for f in faults])
-    return decoded
+        except (Unfetched, Refused) as error:
+            faults.append(_explain(media, error))
+    _raise(faults)
+    return found
 
 
-def _bytes_of(media: MediaInput, order: Order) -> bytes:
+def _find(media: MediaInput, order: Order, inputs: Inputs, allowance: Allowance) -> Content | None:
+    if media.kind == "url":
+        vet(media.value, inputs.fetcher.trusted)
+        return None
     part = order.parts.get(media.value) if media.kind == "part" else None
-    if part is None:
-        return decode(media)
-    identify(media, part.data)
-    return part.data
+    content = hold(decode(media)) if part is None else part.content
+    identify(media, content.head)
+    allowance.take(content.size, content.size)
+    return content
+
+
+def _explain(media: MediaInput, error: Exception) -> InvalidInput:
+    if media.kind == "url":
+        return refuse(media, f"is a URL that is not fetched: it {error}")
+    return refuse(media, str(error))
+
+
+def _raise(faults: list[Fault]) -> None:
+    """Raise what is wrong: the inputs, all at once, before what is wrong with others."""
+    wrong = [fault for fault in faults if isinstance(fault, InvalidInput)]
+    if len(wrong) > 1:
+        raise InvalidInput(" ".join(fault.detail for fault in wrong), inputs=[fault.extensions for fault in wrong])
+    for fault in wrong or faults:
+        raise fault

@@ -14,6 +14,7 @@ from converter.core.outputs import FileRef, Folder, Output
 from converter.link.client import EngineClient, Limits
 from converter.media.inputs import NotTaken
 from converter.media.outputs import Broken, Gone, Item, open_items
+from converter.media.spool import hold
 from converter.stores import CHUNK, EngineFiles, EngineInputs, SharedFolder
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pictures import color_of, encode, solid
@@ -70,11 +71,11 @@ async def test_an_engine_that_is_away(engine: FakeEngine, client: EngineClient) 
     with pytest.raises(Broken):
         await read(EngineFiles(client), ref("x.png"))
     with pytest.raises(NotTaken):
-        await EngineInputs(client, partial(sleep, 0))("x.png", "converter", b"x", "image/png")
+        await EngineInputs(client, partial(sleep, 0))("x.png", "converter", hold(b"x"), "image/png")
 
 
 async def test_an_upload_gives_the_name_for_a_node(engine: FakeEngine, client: EngineClient) -> None:
-    name = await EngineInputs(client, partial(sleep, 0))("x.png", "converter", b"bytes", "image/png")
+    name = await EngineInputs(client, partial(sleep, 0))("x.png", "converter", hold(b"bytes"), "image/png")
     assert name == "converter/x.png"
     assert engine.folders.annotated(name).read_bytes() == b"bytes"
 

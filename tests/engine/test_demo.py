@@ -11,13 +11,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from benchmarks.demo_model import read_template
-from benchmarks.judge import Finding, Pixels, Verdict, judge_picture
 from engine.device import Device
 from engine.latents import Latent
 from engine.models import Models
 from engine.nodes import conditioning, latents, loaders, sampling
 from engine.shelves import SHIPPED, find_checkpoint, offer_checkpoints
 from tests.engine.contexts import RecordingContext
+from training.judge import Finding, Pixels, Verdict, judge_picture
 
 NODES = {node.class_type: node for family in (loaders, conditioning, latents, sampling) for node in family.NODES}
 

@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from benchmarks.judge import judge_picture
 from training.captions import list_words, write_caption, write_nothing, write_plainly
 from training.drawing import draw_exercise, draw_picture
+from training.judge import judge_picture
 from training.measurement import list_held_out, score_pictures
 from training.scenes import COLOURS, SHAPES, SIDE, Figure, Scene, draw_scene, is_held_out
 

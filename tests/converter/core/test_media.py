@@ -2,14 +2,14 @@
 
 import base64
 import json
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote_from_bytes
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.media import LOADERS, MAX_PATH, Kind, MediaInput, decode, identify, media_inputs
+from converter.core.media import FOLDERS, LOADERS, MAX_LIST, MAX_PATH, Kind, MediaInput, decode, identify, media_inputs
 from converter.core.workflow import check
 from converter.errors import InvalidInput, InvalidWorkflow
 from tests.converter.core.documents import drafts, graphs
@@ -48,8 +48,11 @@ def given_as(kind: Kind, value: str) -> MediaInput:
         ("x" * (MAX_PATH + 1), "base64"),
         ("https://host.example/a.png", "url"),
         ("HTTP://host.example", "url"),
-        ("s3://bucket/key.png", "url"),
-        ("file:///etc/passwd", "url"),
+        ("s3://bucket/key.png", "object"),
+        ("GS://bucket/key.png", "object"),
+        ("az://container/key.png", "object"),
+        ("file:///etc/passwd", "scheme"),
+        ("s3x://bucket/key.png", "scheme"),
         ("/etc/passwd", "path"),
         ("\\\\server\\share\\a.png", "path"),
         ("C:\\a.png", "path"),
@@ -107,9 +110,49 @@ def test_a_template_marks_further_places() -> None:
     assert (media.node_id, media.kind) == ("7", "base64")
 
 
-@pytest.mark.parametrize(("class_type", "name"), LOADERS.items())
-def test_every_upload_loader_of_the_core_is_known(class_type: str, name: str) -> None:
+@pytest.mark.parametrize(("class_type", "name"), sorted(LOADERS | FOLDERS))
+def test_the_usual_loaders_are_known(class_type: str, name: str) -> None:
     assert len(media_inputs(load("data:,x", class_type, name))) == 1
+
+
+def test_what_the_engine_declares_as_an_upload_is_one() -> None:
+    graph = load("https://host.example/a.mp4", "CustomVideo", "clip")
+    assert media_inputs(graph, declared={("CustomVideo", "other"), ("Other", "clip")}) == ()
+    [media] = media_inputs(graph, declared={("CustomVideo", "clip")})
+    assert (media.kind, media.position) == ("url", None)
+
+
+def test_the_pictures_of_a_folder_come_as_a_list_or_alone() -> None:
+    pictures = ["data:,x", {"part": "a"}, text(PNG), "https://host.example/a.png", "mine.png", ["5", 0], "../x", 7]
+    found = media_inputs(load(pictures, "VHS_LoadImages", "directory"))
+    kinds: list[Kind] = ["data", "part", "base64", "url", "name", "name", "path", "name"]
+    assert [(media.kind, media.position) for media in found] == list(zip(kinds, range(8), strict=True))
+    [alone] = media_inputs(load({"part": "a"}, "VHS_LoadImages", "directory"))
+    assert (alone.kind, alone.position) == ("part", 0)
+    assert media_inputs(load({"__value__": ["data:,x"]}, "VHS_LoadImages", "directory"))[0].kind == "data"
+
+
+@pytest.mark.parametrize("value", ["my pictures", "sub/folder", ["5", 0], 5, None, []])
+def test_the_name_of_a_folder_is_left_alone(value: object) -> None:
+    assert media_inputs(load(value, "VHS_LoadImages", "directory")) == ()
+
+
+def test_a_list_elsewhere_is_never_touched() -> None:
+    assert media_inputs(load(["data:,x", "data:,y"])) == ()
+
+
+def test_a_list_has_a_bound() -> None:
+    found = media_inputs(load(["data:,x"] * (MAX_LIST + 5), "VHS_LoadImages", "directory"))
+    assert len(found) == MAX_LIST + 1
+    with pytest.raises(InvalidInput, match=f"Picture {MAX_LIST + 1} of input directory .* more than the {MAX_LIST}"):
+        decode(found[-1])
+
+
+def test_a_folder_of_pictures_takes_nothing_else() -> None:
+    [media] = media_inputs(load({"part": "a"}, "VHS_LoadImages", "directory"))
+    assert identify(media, PNG).content_type == "image/png"
+    with pytest.raises(InvalidInput, match="must have pictures only, and has audio/flac"):
+        identify(media, b"fLaC")
 
 
 def test_media_come_in_the_order_of_the_workflow() -> None:
@@ -129,7 +172,8 @@ def test_finding_never_fails(document: dict[str, Any]) -> None:
     except InvalidWorkflow:
         return
     for media in media_inputs(graph, {("1", "text")}):
-        assert media.kind == "part" or media.class_type in LOADERS or media.input_name == "text"
+        place = (media.class_type, media.input_name)
+        assert media.kind == "part" or place in LOADERS | FOLDERS or media.input_name == "text"
 
 
 # Decoding ----------------------------------------------------------------------------------------------------------
@@ -178,7 +222,8 @@ def test_any_picture_survives_encoding(rest: bytes, padded: bool, width: int) ->
         ("data", "data:image/png,\ud800", "is in no known format"),
         ("data", "data:image/svg+xml,<svg/>", "is in no known format"),
         ("data", f"data:image/png,{text(PNG)}", "is in no known format"),
-        ("url", "https://host.example/a.png", "is a URL, which is not supported"),
+        ("url", "https://host.example/a.png", "is a URL, whose bytes are not in the request"),
+        ("scheme", "ftp://host.example/a.png", "is a URL of a scheme that is not supported"),
         ("path", "/etc/passwd", "is a path outside"),
         ("part", "photo", 'refers to the part "photo", which the request does not have'),
     ],
@@ -196,7 +241,7 @@ def test_bytes_of_a_part_are_identified() -> None:
         identify(given_as("part", "photo"), b"")
 
 
-@given(st.sampled_from(["data", "base64", "url", "path", "part"]), st.text() | st.just("\ud800,"), st.text())
+@given(st.sampled_from(get_args(Kind)), st.text() | st.just("\ud800,"), st.text())
 def test_decoding_never_fails_otherwise(kind: Kind, value: str, name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         decode(MediaInput(name, name, name, kind, value))

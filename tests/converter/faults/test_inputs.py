@@ -3,7 +3,9 @@
 import base64
 import json
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import FormData
@@ -12,6 +14,7 @@ from tests.converter.faults.graphs import loaded, picture, text
 from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import Caller, Reply, converter
 from tests.fakes.engine import FakeEngine
+from tests.fakes.origin import Origin
 from tests.fakes.pictures import encode, solid
 
 RED, CYAN = 0xFF0000, 0x00FFFF
@@ -48,7 +51,7 @@ async def test_the_same_bytes_are_there_once(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
         for _ in range(3):
             assert (await caller.run(loaded(data_uri(RED)))).colors == [CYAN]
-        assert len({upload["name"] for upload in engine.uploads}) == 1
+        assert len(engine.uploads) == 1
 
 
 async def test_in_a_shared_folder_nothing_is_left(engine: FakeEngine) -> None:
@@ -88,17 +91,81 @@ async def test_a_text_that_looks_like_an_input_stays_a_text(engine: FakeEngine, 
         assert engine.uploads == []
 
 
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    async with Origin() as origin:
+        origin.files["/red.png"] = FILE
+        yield origin
+
+
+async def test_a_url_is_fetched_from_where_the_operator_allows_it(engine: FakeEngine, origin: Origin) -> None:
+    origin.places["/moved"] = (302, "/red.png")
+    async with converter(engine.url, fetch_origins=origin.url) as caller:
+        assert (await caller.run(loaded(f"{origin.url}/moved"))).colors == [CYAN]
+        [upload] = engine.uploads
+        assert engine.folders.locate(upload["name"], kind="input", subfolder=upload["subfolder"]).read_bytes() == FILE
+    async with converter(engine.url) as caller:
+        reply = await caller.run(loaded(f"{origin.url}/red.png"))
+        assert (reply.status, reply.code) == (422, "invalid_input")
+        assert "it leads to an address that is not public" in reply.document["detail"]
+        assert len(origin.requests) == 2
+
+
+@pytest.mark.parametrize("mood", ["short", "stalling", "endless", "404", "garbage"])
+async def test_a_bad_download_is_the_callers_fault_and_touches_no_other_job(
+    engine: FakeEngine, origin: Origin, mood: str
+) -> None:
+    settings: dict[str, Any] = {"fetch_origins": origin.url, "fetch_timeout": 1.0, "max_input": 2**22}
+    async with converter(engine.url, engine_depth=1, **settings) as caller:
+        bad = caller.start(loaded(f"{origin.url}/{mood}/red.png?signature=hush"))
+        assert (await caller.run(loaded(f"{origin.url}/red.png"))).colors == [CYAN]
+        reply = await bad
+        assert (reply.status, reply.code) == (422, "invalid_input")
+        assert reply.document["node_id"] == "1"
+        assert b"hush" not in reply.body
+        assert len(engine.uploads) == 1
+
+
+async def test_who_leaves_while_an_input_is_fetched_leaves_nothing(engine: FakeEngine, origin: Origin) -> None:
+    async with converter(engine.url, fetch_origins=origin.url) as caller:
+        caller.start(loaded(f"{origin.url}/silent"))
+        await caller.until(lambda: origin.requests)
+        await caller.leave()
+        await caller.until_empty()
+        assert engine.uploads == []
+
+
+async def test_everything_that_can_not_be_fetched_is_named_at_once(engine: FakeEngine, origin: Origin) -> None:
+    async with converter(engine.url, fetch_origins=origin.url) as caller:
+        graph = loaded(f"{origin.url}/404") | {"9": loaded(f"{origin.url}/500")["1"]}
+        reply = await caller.run(graph)
+        assert (reply.status, reply.code) == (422, "invalid_input")
+        assert [place["node_id"] for place in reply.document["inputs"]] == ["1", "9"]
+
+
 async def test_orders_that_are_being_staged_count(engine: FakeEngine) -> None:
     async with converter(engine.url, capacity=2) as caller:
         engine.faults.held_path = "/upload"
-        tasks = [caller.start(loaded(data_uri(RED))) for _ in range(2)]
+        tasks = [caller.start(loaded(data_uri(color))) for color in (RED, CYAN)]
         await engine.until(lambda: len(engine.asked("POST", "/upload")) == 2)
         probe = await caller.get("/readyz")
         assert (probe.status, probe.document["state"]) == (503, "BUSY")
         assert (await caller.run(picture(1))).code == "queue_full"
         engine.faults.held_path = ""
         engine.release()
+        assert [(await task).colors for task in tasks] == [[CYAN], [RED]]
+
+
+async def test_one_of_two_orders_uploads_what_both_have(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        engine.faults.held_path = "/upload"
+        tasks = [caller.start(loaded(data_uri(RED))) for _ in range(2)]
+        await engine.until(lambda: engine.asked("POST", "/upload"))
+        await caller.until(lambda: caller.tickets == 2)
+        engine.faults.held_path = ""
+        engine.release()
         assert [(await task).colors for task in tasks] == [[CYAN]] * 2
+        assert len(engine.uploads) == 1
 
 
 async def test_who_is_staged_holds_up_nobody(engine: FakeEngine) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from converter.core.order import Order, Part
+from converter.core.order import Content, Order, Part
 from converter.errors import EngineFailed, InvalidInput
 from converter.media import inputs
-from converter.media.inputs import ATTEMPTS, SUBFOLDER, Inputs, NotTaken
+from converter.media.fetch import Fetcher
+from converter.media.inputs import ATTEMPTS, SUBFOLDER, Inputs, NotTaken, Upload
+from converter.media.spool import hold
 from tests.fakes.pictures import encode, solid
 
 RED, BLUE = (encode(solid(color, 8, 8)[0]) for color in (0xFF0000, 0x0000FF))
@@ -32,15 +34,16 @@ class Uploads:
         self.tries = 0
         self.types: list[str] = []
 
-    async def __call__(self, name: str, subfolder: str, data: bytes, content_type: str) -> str:
+    async def __call__(self, name: str, subfolder: str, content: Content, content_type: str) -> str:
         self.tries += 1
         if self.failures:
             self.failures -= 1
             raise NotTaken("on purpose")
         self.types.append(content_type)
         path = self.folder / subfolder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with content.open() as stream:
+            path.write_bytes(stream.read())
         return f"{subfolder}/{name}"
 
     @property
@@ -54,17 +57,21 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploads:
     return Uploads(tmp_path)
 
 
+def store(upload: Upload, folder: Path | None = None) -> Inputs:
+    return Inputs(upload, folder, Fetcher(10.0, 5), instance=lambda: "first")
+
+
 def order(*images: object, **parts: bytes) -> Order:
     graph: dict[str, Any] = {
         str(number): {"class_type": "LoadImage", "inputs": {"image": image}} for number, image in enumerate(images)
     }
-    return Order("id", graph, 10.0, parts={name: Part("image/png", data) for name, data in parts.items()})
+    return Order("id", graph, 10.0, parts={name: Part("image/png", hold(data)) for name, data in parts.items()})
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 async def test_a_text_becomes_a_file_that_the_node_names(uploads: Uploads, text: str) -> None:
     given = order(text)
-    staging = Inputs(uploads, None).stage(given)
+    staging = store(uploads).stage(given)
     assert staging.needed
     graph = await staging.carry_out()
     assert (uploads.folder / graph["0"]["inputs"]["image"]).read_bytes() == RED
@@ -74,26 +81,22 @@ async def test_a_text_becomes_a_file_that_the_node_names(uploads: Uploads, text:
 
 
 async def test_the_same_bytes_are_uploaded_once_however_they_come(uploads: Uploads) -> None:
-    graph = (
-        await Inputs(uploads, None)
-        .stage(order(*TEXTS.values(), {"part": "a"}, {"part": "b"}, a=RED, b=BLUE))
-        .carry_out()
-    )
+    graph = await store(uploads).stage(order(*TEXTS.values(), {"part": "a"}, {"part": "b"}, a=RED, b=BLUE)).carry_out()
     names = [graph[str(number)]["inputs"]["image"] for number in range(6)]
     assert len(set(names[:5])) == 1
     assert names[5] != names[0]
     assert uploads.tries == 2
-    again = await Inputs(uploads, None).stage(order(TEXTS["base64"])).carry_out()
+    again = await store(uploads).stage(order(TEXTS["base64"])).carry_out()
     assert again["0"]["inputs"]["image"] == names[0]
     assert len(uploads.files) == 2
 
 
 async def test_in_a_shared_folder_nothing_is_left_and_nothing_of_others_is_taken(uploads: Uploads) -> None:
-    store = Inputs(uploads, uploads.folder)
-    first, second = store.stage(order(TEXTS["base64"])), store.stage(order(TEXTS["base64"], {"part": "b"}, b=BLUE))
+    inputs = store(uploads, uploads.folder)
+    first, second = inputs.stage(order(TEXTS["base64"])), inputs.stage(order(TEXTS["base64"], {"part": "b"}, b=BLUE))
     mine = (await first.carry_out())["0"]["inputs"]["image"]
-    await second.carry_out()
-    assert len(uploads.files) == 3
+    assert (await second.carry_out())["0"]["inputs"]["image"] == mine
+    assert len(uploads.files) == 2
     await second.remove()
     assert uploads.files == [uploads.folder / mine]
     await first.remove()
@@ -102,7 +105,7 @@ async def test_in_a_shared_folder_nothing_is_left_and_nothing_of_others_is_taken
 
 
 async def test_where_the_folder_is_not_shared_files_stay(uploads: Uploads) -> None:
-    staging = Inputs(uploads, None).stage(order(TEXTS["base64"]))
+    staging = store(uploads).stage(order(TEXTS["base64"]))
     await staging.carry_out()
     await staging.remove()
     assert len(uploads.files) == 1
@@ -110,7 +113,7 @@ async def test_where_the_folder_is_not_shared_files_stay(uploads: Uploads) -> No
 
 async def test_an_order_without_media_needs_nothing(uploads: Uploads) -> None:
     given = order("example.png", ["1", 0])
-    staging = Inputs(uploads, None).stage(given)
+    staging = store(uploads).stage(given)
     assert not staging.needed
     assert await staging.carry_out() == given.workflow
     assert not staging.emptied().needed
@@ -119,18 +122,18 @@ async def test_an_order_without_media_needs_nothing(uploads: Uploads) -> None:
 @pytest.mark.parametrize("failures", range(ATTEMPTS))
 async def test_an_engine_that_is_back_soon_gets_its_inputs(uploads: Uploads, failures: int) -> None:
     uploads.failures = failures
-    await Inputs(uploads, None).stage(order(TEXTS["base64"])).carry_out()
+    await store(uploads).stage(order(TEXTS["base64"])).carry_out()
     assert uploads.tries == failures + 1
 
 
 async def test_an_engine_that_takes_nothing_has_failed_and_what_it_took_is_removed(uploads: Uploads) -> None:
-    staging = Inputs(uploads, uploads.folder).stage(order(TEXTS["base64"], {"part": "b"}, b=BLUE))
+    staging = store(uploads, uploads.folder).stage(order(TEXTS["base64"], {"part": "b"}, b=BLUE))
     taken = uploads.__call__
 
     class Second:
-        async def __call__(self, name: str, subfolder: str, data: bytes, content_type: str) -> str:
-            uploads.failures = ATTEMPTS if data == BLUE else 0
-            return await taken(name, subfolder, data, content_type)
+        async def __call__(self, name: str, subfolder: str, content: Content, content_type: str) -> str:
+            uploads.failures = ATTEMPTS if content.digest == hold(BLUE).digest else 0
+            return await taken(name, subfolder, content, content_type)
 
     staging._inputs.upload = Second()
     with pytest.raises(EngineFailed):
@@ -141,11 +144,9 @@ async def test_an_engine_that_takes_nothing_has_failed_and_what_it_took_is_remov
 
 
 async def test_everything_that_can_not_be_staged_is_named_at_once(uploads: Uploads) -> None:
-    bad = ["https://example.org/x.png", "data:image/png;base64,????", "../../etc/passwd", {"part": "nowhere"}]
+    bad = ["http://localhost/x.png", "data:image/png;base64,????", "../../etc/passwd", {"part": "nowhere"}]
     with pytest.raises(InvalidInput) as caught:
-        Inputs(uploads, None).stage(
-            order(*bad, TEXTS["base64"], {"part": "junk"}, {"part": "empty"}, junk=b"x", empty=b"")
-        )
+        store(uploads).stage(order(*bad, TEXTS["base64"], {"part": "junk"}, {"part": "empty"}, junk=b"x", empty=b""))
     named = [place["node_id"] for place in caught.value.extensions["inputs"]]
     assert named == ["0", "1", "2", "3", "5", "6"]
     assert uploads.tries == 0
@@ -153,7 +154,7 @@ async def test_everything_that_can_not_be_staged_is_named_at_once(uploads: Uploa
 
 async def test_one_thing_that_is_wrong_is_the_fault_itself(uploads: Uploads) -> None:
     with pytest.raises(InvalidInput) as caught:
-        Inputs(uploads, None).stage(order({"part": "nowhere"}))
+        store(uploads).stage(order({"part": "nowhere"}))
     assert caught.value.extensions == {"node_id": "0", "class_type": "LoadImage", "input_name": "image"}
 
 
@@ -163,15 +164,15 @@ async def test_an_upload_that_is_given_up_after_it_took_effect_leaves_nothing(
     monkeypatch.setattr(inputs, "ENDING", 0.01)
     written, ended = asyncio.Event(), asyncio.Event()
 
-    async def write_and_stay(name: str, subfolder: str, data: bytes, content_type: str) -> str:
-        await uploads(name, subfolder, data, content_type)
+    async def write_and_stay(name: str, subfolder: str, content: Content, content_type: str) -> str:
+        await uploads(name, subfolder, content, content_type)
         written.set()
         try:
             return await asyncio.Future()  # it is never answered
         finally:
             ended.set()
 
-    staging = Inputs(write_and_stay, uploads.folder).stage(order(TEXTS["base64"]))
+    staging = store(write_and_stay, uploads.folder).stage(order(TEXTS["base64"]))
     task = asyncio.create_task(staging.carry_out())
     await written.wait()
     task.cancel()
@@ -186,12 +187,12 @@ async def test_an_upload_that_is_given_up_after_it_took_effect_leaves_nothing(
 async def test_what_is_written_after_its_job_has_ended_is_removed_too(uploads: Uploads) -> None:
     begun, answered = asyncio.Event(), asyncio.Event()
 
-    async def write_late(name: str, subfolder: str, data: bytes, content_type: str) -> str:
+    async def write_late(name: str, subfolder: str, content: Content, content_type: str) -> str:
         begun.set()
         await answered.wait()
-        return await uploads(name, subfolder, data, content_type)
+        return await uploads(name, subfolder, content, content_type)
 
-    staging = Inputs(write_late, uploads.folder).stage(order(TEXTS["base64"]))
+    staging = store(write_late, uploads.folder).stage(order(TEXTS["base64"]))
     task = asyncio.create_task(staging.carry_out())
     await begun.wait()
     task.cancel()
