@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos soak fleet docs clean FORCE
+.PHONY: help run test check bench chaos soak fleet docs screenshots clean FORCE
 .SUFFIXES:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make soak     whether memory stays flat over REQUESTS=$(REQUESTS) outputs of 1 MB; ARGS adds flags'
 	@echo 'make fleet    three replicas behind each load balancer, with figures (about twenty minutes)'
 	@echo 'make docs     write what is generated in README.md and docs/ anew'
+	@echo 'make screenshots  take the pictures of the page in docs/ anew (needs chromium)'
 	@echo 'make clean    remove $(VENV), caches and builds'
 	@echo
 	@echo 'PYTHON=$(PYTHON)  the Python to install with, 3.11 or newer'
@@ -63,6 +64,9 @@ fleet: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	@$(BIN)/python -m tests.docs
+
+screenshots: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.e2e.screenshots
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov

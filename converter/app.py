@@ -64,7 +64,7 @@ COMFYUI_PORT = 8188
 """Where ComfyUI listens unless it is told otherwise."""
 
 GREETING = """
-converter is ready at {url}. Try, in another terminal:
+converter is ready at {url}. Try{browser}in another terminal:
 
 {examples}
   # how it is
@@ -317,7 +317,12 @@ def compose_greeting(settings: Settings, address: str, probes: str) -> str:
     examples = OF_THE_EMBEDDED_ENGINE if embedded and settings.shipped_workflows else OF_ANY_ENGINE
     stopped = "everything" if settings.engine_url is None else "the converter; the engine goes on"
     return GREETING.format(
-        url=url, examples=examples.format(url=url), status=status, key=KEY if guarded else "", stopped=stopped
+        url=url,
+        browser=" it in a browser, or " if settings.page else ", ",
+        examples=examples.format(url=url),
+        status=status,
+        key=KEY if guarded else "",
+        stopped=stopped,
     )
 
 

@@ -21,6 +21,7 @@ from converter.api.dialects import Dialect
 from converter.api.door import Doorkeeper, Keyring
 from converter.api.openapi import OpenApi
 from converter.api.operations import OPERATIONS
+from converter.api.page import Page
 from converter.api.server import Door, listen, make_app
 from converter.api.tls import Certificate
 from converter.core.catalog import Offer
@@ -93,9 +94,10 @@ class Entrance:
         routes = [*doors.native, *probes]
         address = self._settings.public_url or ""
         openapi = OpenApi(routes, doors.offers, address, guarded=self._keyring is not None)
-        routes += [*openapi.routes(), *(route for dialect in doors.dialects for route in dialect.routes())]
+        page = Page().routes() if self._settings.page else []
+        routes += [*openapi.routes(), *page, *(route for dialect in doors.dialects for route in dialect.routes())]
         apps = [make_app(routes, lambda: gate.closed, tracing, doors.dialects)]
-        self._make_doorkeeper(probes, doors.dialects, gate, metrics).guard(apps[0])
+        self._make_doorkeeper([*page, *probes], doors.dialects, gate, metrics).guard(apps[0])
         if apart:
             apps.append(make_app(doors.probes, lambda: gate.closed))
         async with AsyncExitStack() as stack:

@@ -91,6 +91,7 @@ def test_wheel_holds_the_packages_and_the_templates(wheel: Path) -> None:
     assert len(model) >= 12
     assert model <= names
     assert {f"workflows/{path.name}" for path in (ROOT / "workflows").iterdir()} <= names
+    assert {f"converter/page/{path.name}" for path in (ROOT / "converter" / "page").iterdir()} <= names
     strangers = {name.split("/")[0] for name in names} - {"converter", "engine", "workflows"}
     assert all(name.endswith(".dist-info") for name in strangers), strangers
 

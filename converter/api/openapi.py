@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: every route that is served, and for each template its own, typed.
+"""The OpenAPI 3.1 document: every route that is served to programs, and for each template its own, typed.
 
 Writes down what `operations` and `schemas` say. Leaves to others: what is registered, and which templates there are.
 Invariant: the document has exactly the routes that it was made from, and the templates of the moment.

@@ -123,7 +123,7 @@ def _log_access(request: web.Request, status: int, trace_id: str | None) -> None
 
 def _level(request: web.Request) -> int:
     """Probes come all the time and say nothing."""
-    return logging.DEBUG if request.path.endswith(("z", "/metrics", "/live", "/ready")) else logging.INFO
+    return logging.DEBUG if request.path.endswith(("z", "/metrics", "/live", "/ready", "/status")) else logging.INFO
 
 
 async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:

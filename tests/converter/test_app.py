@@ -300,6 +300,12 @@ def test_the_greeting_shows_templates_where_it_knows_that_they_work() -> None:
     assert at not in compose_greeting(load({"public_url": "http://outside"}, {}), at, at)
 
 
+def test_the_greeting_tells_of_the_page_where_there_is_one() -> None:
+    at = "http://127.0.0.1:3000"
+    assert f"ready at {at}. Try it in a browser, or in another terminal:" in compose_greeting(load({}, {}), at, at)
+    assert f"ready at {at}. Try, in another terminal:" in compose_greeting(load({"page": "false"}, {}), at, at)
+
+
 def test_the_greeting_says_that_a_key_is_needed_and_where_the_probes_are() -> None:
     at, probes = "http://127.0.0.1:3000", "http://127.0.0.1:3001"
     assert "Authorization" not in compose_greeting(load({}, {}), at, at)

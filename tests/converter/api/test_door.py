@@ -26,7 +26,7 @@ GUARDED = (
     "/v1/workflows/txt2img",
     "/v1/jobs/x",
     "/openapi.json",
-    "/",
+    "/page",
     "/livez/",
     "/nothing",
 )

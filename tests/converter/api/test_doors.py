@@ -62,7 +62,9 @@ def test_codes_are_told_apart() -> None:
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/run/", "/v1/jobs/", "/v1/nothing", "/..%2f..%2fetc/passwd", "/%00"])
+@pytest.mark.parametrize(
+    "path", ["/page", "/v1", "/v1/run/", "/v1/jobs/", "/v1/nothing", "/..%2f..%2fetc/passwd", "/%00"]
+)
 async def test_unknown_paths(caller: Caller, path: str) -> None:
     check_refusal(await exchange(caller.url, request("GET", path, None)), 404)
 

@@ -98,7 +98,9 @@ async def test_it_has_the_routes_that_are_registered_and_no_others(
         return make_app(listed, *rest)
 
     monkeypatch.setattr(entrance, "make_app", note)
-    async with running(engine.url, workflows_dir=templates, shipped_workflows=False, dialects="none") as caller:
+    async with running(
+        engine.url, workflows_dir=templates, shipped_workflows=False, dialects="none", page=False
+    ) as caller:
         document = Document((await caller.get("/openapi.json")).document)
     described = {(method, path) for method, path, _ in document.operations()}
     typed = {(method, f"/v1/workflows/{name}") for method in ("GET", "POST") for name in ("txt2img", "img2img")}

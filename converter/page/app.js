@@ -1,0 +1,126 @@
+// The page: a template is picked, its inputs are given, it runs, and its outputs are shown.
+
+import { Fault, HOME, call, events } from "./api.js";
+import { bodyOf, filesOf } from "./code.js";
+import { make, sentence } from "./dom.js";
+import { clearProblems, readInputs, seedNames, showInputs, showProblems } from "./form.js";
+import { known } from "./key.js";
+import { watch } from "./light.js";
+import { showResult } from "./outputs.js";
+import { begin, end, follow, say, showFault } from "./stage.js";
+
+const FIRST = "txt2img"; // where there is one, it is what a first visitor sees
+
+const at = (id) => document.getElementById(id);
+const [form, picker, about, run, cancel] = ["form", "template", "about", "run", "cancel"].map(at);
+
+let running = null; // what cancels the run that goes on
+
+// Templates -----------------------------------------------------------------------------------------------------------
+
+async function listTemplates() {
+  const { workflows } = await (await call("v1/workflows")).json();
+  if (!workflows.length) throw new Fault({ title: "No templates", detail: "This service has no templates to try." });
+  picker.replaceChildren(
+    ...workflows.map(({ name, title, available }) =>
+      make("option", { value: name }, (title || name) + (available === false ? " (not here)" : "")),
+    ),
+  );
+  const wanted = [location.hash.slice(1), FIRST].find((name) => workflows.some((each) => each.name === name));
+  picker.value = wanted ?? (workflows.find((each) => each.available !== false) ?? workflows[0]).name;
+  await pick();
+}
+
+async function pick() {
+  const name = picker.value;
+  const template = await (await call(`v1/workflows/${encodeURIComponent(name)}`)).json();
+  if (picker.value !== name) return; // another was picked meanwhile
+  about.textContent = [template.description, template.reason && sentence(template.reason)].filter(Boolean).join(" ");
+  showInputs(template.inputs);
+  history.replaceState(null, "", `#${name}`);
+}
+
+// Runs ----------------------------------------------------------------------------------------------------------------
+
+async function start() {
+  if (running) return;
+  running = new AbortController();
+  run.setAttribute("aria-disabled", "true");
+  clearProblems();
+  begin();
+  const request = { home: HOME, template: picker.value, inputs: readInputs(), keyed: false };
+  try {
+    const result = await carryOut(request, running.signal);
+    finish(result, request);
+  } catch (error) {
+    end(false);
+    explain(error);
+  } finally {
+    running = null;
+    run.removeAttribute("aria-disabled");
+  }
+}
+
+async function carryOut({ template, inputs }, signal) {
+  const headers = { Accept: "text/event-stream" };
+  const files = filesOf(inputs);
+  let body = bodyOf(inputs);
+  if (files.length) {
+    const parts = new FormData();
+    parts.append("request", new Blob([body], { type: "application/json" }));
+    for (const [name, file] of files) parts.append(name, file);
+    body = parts;
+  } else {
+    headers["Content-Type"] = "application/json";
+  }
+  const path = `v1/workflows/${encodeURIComponent(template)}`;
+  const response = await call(path, { method: "POST", headers, body, signal });
+  for await (const event of events(response)) {
+    if (event.event === "result") return event.data;
+    if (event.event === "error") throw new Fault(event.data);
+    follow(event);
+  }
+  throw new Fault({ title: "Connection lost", detail: "The connection was lost before the end." });
+}
+
+function finish(result, request) {
+  const drawn = seedNames().filter((name) => !request.inputs.has(name) && result.inputs?.[name] !== undefined);
+  const inputs = new Map([...request.inputs, ...drawn.map((name) => [name, result.inputs[name]])]);
+  showResult(result, { ...request, inputs, keyed: known() !== null }, drawn);
+  end(true);
+  say(`Done: ${result.outputs.length === 1 ? "one output" : `${result.outputs.length} outputs`}`);
+}
+
+function explain(error) {
+  if (error.name === "AbortError") {
+    showFault({ title: "Canceled", detail: "Nothing was made." });
+    return;
+  }
+  if (!(error instanceof Fault)) throw error;
+  const problems = error.problem.problems ?? [];
+  const others = showProblems(problems);
+  if (others.length || !problems.length) showFault(error.problem, others);
+  else say(error.message);
+}
+
+/** Do something that calls the converter, and show what goes wrong with it. */
+function guarded(work) {
+  return () => work().catch(explain);
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
+form.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+cancel.addEventListener("click", () => {
+  running?.abort();
+  run.focus();
+});
+picker.addEventListener("change", guarded(pick));
+for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+
+watch();
+guarded(listTemplates)();

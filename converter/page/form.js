@@ -1,0 +1,101 @@
+// The form: one field for each input of a template, made from the JSON Schema of its inputs.
+//
+// Leaves to others: the controls (`controls.js`), and what is valid: the converter says so, and names the fields.
+
+import { kindOf, makeControl } from "./controls.js";
+import { make, sentence } from "./dom.js";
+
+const MEDIA = new Set(["image", "video", "audio"]);
+
+const fields = document.getElementById("fields");
+const options = document.getElementById("options");
+const more = document.getElementById("more");
+
+let shown = new Map(); // by input name
+
+/** Show the inputs of a template. What was typed stays where the next template has an input of that name and kind. */
+export function showInputs(schema) {
+  const before = shown;
+  shown = new Map();
+  fields.replaceChildren();
+  options.replaceChildren();
+  const required = new Set(schema.required ?? []);
+  for (const [name, each] of Object.entries(schema.properties ?? {})) {
+    const field = makeField(name, each, required.has(name));
+    const typed = before.get(name)?.kind === field.kind ? before.get(name).control.read() : undefined;
+    if (typed !== undefined) field.control.write(typed);
+    shown.set(name, field);
+    (required.has(name) || MEDIA.has(field.kind) ? fields : options).append(field.element);
+  }
+  more.hidden = options.childElementCount === 0;
+}
+
+function makeField(name, schema, required) {
+  const id = `input-${name}`;
+  const kind = kindOf(name, schema);
+  const control = makeControl(id, name, schema, required);
+  const label = labelOf(name, schema);
+  const problem = make("p", { className: "problem", id: `${id}-problem` });
+  const help = make("p", { className: "help", id: `${id}-help` }, schema.description ?? "");
+  control.target.setAttribute("aria-describedby", `${problem.id} ${help.id}`);
+  if (required) control.target.setAttribute("aria-required", "true");
+  const above = make("label", { htmlFor: id }, label);
+  if (!required && MEDIA.has(kind)) above.append(make("span", { className: "optional" }, "optional"));
+  const element = make("div", { className: `field ${kind}` }, above, control.element, problem, help);
+  element.classList.toggle("wide", Boolean(control.wide));
+  const complain = (text) => {
+    problem.textContent = text;
+    control.target.toggleAttribute("aria-invalid", Boolean(text));
+    if (text) control.target.setAttribute("aria-invalid", "true");
+  };
+  element.addEventListener("input", () => complain(""));
+  return { kind, label, control, element, complain };
+}
+
+function labelOf(name, schema) {
+  const words = schema.title ?? name.replaceAll(/[_-]+/g, " ");
+  return /[aeiouy]/i.test(words) ? words.charAt(0).toUpperCase() + words.slice(1) : words.toUpperCase();
+}
+
+/** The inputs that were given, by name: values as `read` of a control has them. */
+export function readInputs() {
+  const given = [...shown].map(([name, field]) => [name, field.control.read()]);
+  return new Map(given.filter(([, value]) => value !== undefined));
+}
+
+/** The inputs that are drawn where they are left out. */
+export function seedNames() {
+  return [...shown].filter(([, field]) => field.kind === "seed").map(([name]) => name);
+}
+
+/** Put a value into a field, if there is such a one. */
+export function writeInput(name, value) {
+  shown.get(name)?.control.write(value);
+}
+
+/** Take back what was said of the fields. */
+export function clearProblems() {
+  for (const field of shown.values()) field.complain("");
+}
+
+/**
+ * Say what is wrong beside the fields that it is about, and go to the first of them.
+ * `problems` are as in a problem document; those that are about no field are given back.
+ */
+export function showProblems(problems) {
+  const others = problems.filter(({ pointer, detail }) => {
+    const field = shown.get(unescape(/^\/inputs\/([^/]+)/.exec(pointer)?.[1] ?? ""));
+    field?.complain(sentence(`${field.label} ${detail}`));
+    return !field;
+  });
+  const wrong = [...shown.values()].find((field) => field.control.target.hasAttribute("aria-invalid"));
+  if (wrong) {
+    if (options.contains(wrong.element)) more.open = true;
+    wrong.control.target.focus();
+  }
+  return others;
+}
+
+function unescape(token) {
+  return token.replaceAll("~1", "/").replaceAll("~0", "~");
+}

@@ -1,0 +1,49 @@
+// The light: whether the replica takes work, and what its queue holds; asked now and then while the tab is looked at.
+
+import { Fault, call } from "./api.js";
+
+const PAUSE = 3000; // milliseconds between two questions
+
+const light = document.getElementById("light");
+const [name, queue] = [light.querySelector("strong"), light.querySelector(".queue")];
+
+const NAMES = { READY: "Ready", BUSY: "Busy", STARTING: "Starting", FAILED: "Not working", DRAINING: "Shutting down" };
+
+let timer = 0;
+
+/** Ask from here on. Where the status is not to be had at this address, there is no light. */
+export function watch() {
+  document.addEventListener("visibilitychange", look);
+  look();
+}
+
+async function look() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  try {
+    const status = await (await call("status", { quiet: true })).json();
+    show(status.state, NAMES[status.state] ?? status.state, describe(status));
+  } catch (error) {
+    if (error instanceof Fault && error.problem.status) {
+      light.hidden = true;
+      document.removeEventListener("visibilitychange", look);
+      return;
+    }
+    show("GONE", "Not reached", "");
+  }
+  clearTimeout(timer);
+  timer = setTimeout(look, PAUSE);
+}
+
+function describe({ state, reason, queue: { running, waiting } }) {
+  if (state !== "READY" && state !== "BUSY") return reason;
+  const parts = [running ? `${running} running` : "", waiting ? `${waiting} waiting` : ""].filter(Boolean);
+  return parts.join(", ");
+}
+
+function show(state, title, text) {
+  light.hidden = false;
+  light.dataset.state = state.toLowerCase();
+  name.textContent = title;
+  queue.textContent = text;
+}

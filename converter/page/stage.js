@@ -1,0 +1,98 @@
+// The stage: what becomes of a run, from its first moment to its outputs or to the fault that it ended with.
+//
+// Leaves to others: calling (`api.js`), and how outputs look (`outputs.js`). What changes often is drawn; what a screen
+// reader is told of it comes with each node and each quarter.
+
+import { blobOf, make, sentence } from "./dom.js";
+
+const at = (id) => document.getElementById(id);
+const [stage, work, result, nothing, fault] = ["stage", "work", "result", "nothing", "fault"].map(at);
+const [preview, doing, bar, said] = ["preview", "doing", "progress", "said"].map(at);
+
+const STATES = {
+  waiting: "Waiting for a place",
+  staging: "Handing over the inputs",
+  queued: "Waiting in the engine's queue",
+  running: "Running",
+  collecting: "Fetching the outputs",
+  restarted: "The engine was restarted: running again",
+};
+
+let heard = ""; // the last that was said aloud
+
+/** A run begins. */
+export function begin() {
+  fault.replaceChildren();
+  nothing.hidden = result.hidden = true;
+  work.hidden = false;
+  bar.removeAttribute("value");
+  dropPreview();
+  tell("Sending");
+  if (matchMedia("(max-width: 56rem)").matches) stage.scrollIntoView({ block: "start" });
+}
+
+/** Show one event of a run that goes on. */
+export function follow({ event, data }) {
+  if (event === "status") tell(statusOf(data));
+  else if (event === "progress") showProgress(data);
+  else if (event === "preview") showPreview(data);
+}
+
+function statusOf({ state, position, estimated_seconds: seconds }) {
+  const name = STATES[state] ?? state;
+  if (!position) return name;
+  return `${name}: ${position} before this one${seconds ? `, about ${Math.ceil(seconds)} s` : ""}`;
+}
+
+function showProgress({ value, nodes_done: done, nodes_total: total, class_type: node, step, steps }) {
+  bar.value = value;
+  if (!node) return;
+  const count = `Node ${Math.min(done + 1, total)} of ${total}: ${node}`;
+  doing.textContent = steps > 1 ? `${count}, step ${step} of ${steps}` : count;
+  const quarter = Math.floor(value * 4) * 25;
+  say(`${node}, ${quarter} percent`);
+}
+
+function showPreview({ content_type: type, data }) {
+  const before = preview.src;
+  preview.src = URL.createObjectURL(blobOf(data, type));
+  preview.hidden = false;
+  if (before) URL.revokeObjectURL(before);
+}
+
+function dropPreview() {
+  if (preview.src) URL.revokeObjectURL(preview.src);
+  preview.removeAttribute("src");
+  preview.hidden = true;
+}
+
+/** The run has ended: with its result, which is shown elsewhere, or without one. */
+export function end(succeeded) {
+  work.hidden = true;
+  dropPreview();
+  result.hidden = !succeeded && at("outputs").childElementCount === 0;
+  nothing.hidden = !result.hidden;
+}
+
+/** Show a fault that belongs to no field; `others` are problems of which the same is true. */
+export function showFault({ title, detail, retry_after: seconds, request_id: id }, others = []) {
+  const problems = others.map((problem) => make("li", {}, sentence(`${problem.pointer} ${problem.detail}`)));
+  const parts = [
+    make("strong", {}, title ?? "Something went wrong"),
+    problems.length ? make("ul", {}, ...problems) : make("p", {}, sentence(detail ?? "no reason was given")),
+    seconds && make("p", {}, `Try again in ${seconds} s.`),
+    id && make("p", { className: "help" }, "Request ", make("code", {}, id)),
+  ];
+  fault.replaceChildren(...parts.filter(Boolean));
+  nothing.hidden = true;
+}
+
+function tell(text) {
+  doing.textContent = text;
+  say(text);
+}
+
+/** Say something to those who do not see the page; the same is said once. */
+export function say(text) {
+  if (text !== heard) said.textContent = heard = text;
+}
