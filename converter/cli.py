@@ -168,7 +168,21 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _declare_run(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _STATUSES
     add = parser.add_argument
-    add("workflow", metavar="WORKFLOW", help="file with a workflow in API format; - for standard input")
+    add(
+        "work",
+        metavar="WORK",
+        help="name of a template that the converter has, or file with a workflow in API format; - for standard input",
+    )
+    add(
+        "-s",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an input of the template, or NODE.INPUT=VALUE of the workflow; @FILE sends a file where one can go; "
+        "may be given several times",
+    )
+    add("--json", action="store_true", help="print the result, or what went wrong, as JSON in place of paths")
     add(
         "-o",
         "--output",
@@ -227,7 +241,7 @@ def _refuse(command: str, lines: Sequence[str]) -> int:
 
 _COMMANDS = (
     Command("serve", "Serve HTTP in front of an engine", _declare_serve, _serve, lenient=True),
-    Command("run", "Run one workflow on a converter that serves", _declare_run, _run),
+    Command("run", "Run a template or a workflow on a converter that serves", _declare_run, _run),
     Command("settings", "Print every setting", _declare_settings, _settings),
     Command("version", "Print the version", lambda parser: None, _version),
 )

@@ -1,4 +1,4 @@
-"""One workflow from the command line: run it with the client, write what it makes, and say plainly what went wrong.
+"""One run from the command line: a workflow or a template, what it makes written, and what went wrong said plainly.
 
 Leaves the protocol to `converter.client`, and the screen to `display`. Invariant: every way in which a call can end has
 its exit status and a line that tells it.
@@ -7,16 +7,17 @@ its exit status and a line that tells it.
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from converter.caller import files
+from converter.caller import files, inputs
 from converter.caller.display import Display, open_display, printable
-from converter.client import CallError, Client, Options, Progress, Result, Status, UnexpectedAnswer
+from converter.client import CallError, Client, Options, Progress, Result, Status, Template, UnexpectedAnswer
 from converter.errors import Fault
 
 
@@ -47,14 +48,17 @@ _EXIT_BY_CODE = {"execution_failed": Exit.FAILED, "canceled": Exit.FAILED}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What to run and how. `workflow`: a file, `-` for standard input. `timeout`, `wait`: seconds.
+    """What to run and how. `work`: a file with a workflow, `-` for standard input, or the name of a template.
 
-    Members that are None are left to the service. `wait`: how long after its first failure the call is tried again.
-    `api_key_file`: a file with nothing but the key in it, if `api_key` does not give it.
+    `set`: `name=value` of inputs. `json`: the result is printed as one JSON document. `timeout`, `wait`: seconds, the
+    latter how long after its first failure the call is tried again. `api_key_file`: a file with nothing but the key in
+    it, if `api_key` does not give it. Members that are None are left to the service.
     """
 
-    workflow: str
+    work: str
     url: str
+    set: Sequence[str] = ()
+    json: bool = False
     output: str | None = None
     timeout: float | None = None
     priority: int | None = None
@@ -65,23 +69,31 @@ class Call:
 
 
 class Refusal(Exception):
-    """The call can't be made, or failed; `lines` say why."""
+    """The call can't be made, or failed; `lines` say why. `problem`: what the service said."""
 
-    def __init__(self, exit: Exit, *lines: str) -> None:
+    def __init__(self, exit: Exit, *lines: str, problem: Mapping[str, Any] | None = None) -> None:
         super().__init__("\n".join(lines))
         self.exit = exit
         self.lines = lines
+        self.problem = problem
 
 
 def run(call: Call) -> Exit:
-    """Run one workflow; prints the paths of its outputs on standard output, and everything else on standard error."""
+    """Run one workflow; prints the paths of its outputs on standard output, and everything else on standard error.
+
+    With `json` standard output has one document in place of the paths: the result, or what went wrong as `error`.
+    """
     try:
         destination = _choose(call)
-        result = asyncio.run(_carry(call, _read_workflow(call), _read_key(call)))
-        _write(result, destination)
+        workflow = _read_workflow(call)
+        result = asyncio.run(_carry(call, workflow, _read_key(call)))
+        _write(result, destination, call)
     except Refusal as error:
         for line in error.lines:
             print(f"converter run: {line}", file=sys.stderr)
+        if call.json:
+            told = error.problem or {"detail": "; ".join(error.lines)}
+            print(json.dumps({"status": "failed", "error": told}), flush=True)
         return error.exit
     except KeyboardInterrupt:
         print("converter run: interrupted", file=sys.stderr)
@@ -99,13 +111,17 @@ def _choose(call: Call) -> files.Destination:
 
 
 def _read_workflow(call: Call) -> Any:
+    """None where a template is to be run."""
+    with _using():
+        return inputs.read_workflow(call.work) if inputs.is_file(call.work) else None
+
+
+@contextmanager
+def _using() -> Iterator[None]:
     try:
-        text = sys.stdin.read() if call.workflow == "-" else Path(call.workflow).read_text(encoding="utf-8")
-        return json.loads(text)
-    except OSError as error:
-        raise Refusal(Exit.USAGE, f"can't read {call.workflow}: {error.strerror}") from None
-    except ValueError as error:
-        raise Refusal(Exit.INVALID, f"{call.workflow} is not JSON: {error}") from None
+        yield
+    except inputs.Unusable as error:
+        raise Refusal(Exit.INVALID if error.malformed else Exit.USAGE, *error.lines) from None
 
 
 def _read_key(call: Call) -> str | None:
@@ -119,14 +135,21 @@ def _read_key(call: Call) -> str | None:
         raise Refusal(Exit.USAGE, f"{call.api_key_file} does not hold an API key") from None
 
 
-def _write(result: Result, destination: files.Destination) -> None:
+def _write(result: Result, destination: files.Destination, call: Call) -> None:
+    paths = []
     try:
         for path in files.write(result.outputs, destination):
-            print(path, flush=True)
+            paths.append(str(path))
+            if not call.json:
+                print(path, flush=True)
     except OSError as error:
         raise Refusal(Exit.OTHER, f"can't write {error.filename or 'the path'}: {error.strerror}") from None
     except ValueError as error:
         raise Refusal(Exit.OTHER, str(error)) from None
+    if call.json:
+        told = result.model_dump(mode="json", exclude_none=True, exclude={"outputs": {"__all__": {"data", "text"}}})
+        outputs = [output | {"path": path} for output, path in zip(told["outputs"], paths, strict=True)]
+        print(json.dumps({**told, "status": "succeeded", "outputs": outputs}), flush=True)
     if not result.outputs:
         print("converter run: the workflow made no outputs", file=sys.stderr)
 
@@ -144,9 +167,12 @@ async def _carry(call: Call, workflow: Any, api_key: str | None) -> Result:
         except ValueError as error:
             raise Refusal(Exit.USAGE, str(error)) from None
         try:
-            return await _follow(client, workflow, _options(call), display)
+            async with client:
+                work, options = await _compose(call, client, workflow)
+                return await _follow(client, work, options, display)
         except Fault as fault:
-            raise Refusal(_exit(fault.status, fault.code), *map(printable, _sentences(fault))) from None
+            lines = map(printable, _sentences(fault))
+            raise Refusal(_exit(fault.status, fault.code), *lines, problem=fault.problem()) from None
         except UnexpectedAnswer as error:
             failed = error.status >= HTTPStatus.BAD_REQUEST
             raise Refusal(_exit(error.status, "") if failed else Exit.UNREACHABLE, printable(error)) from None
@@ -154,8 +180,21 @@ async def _carry(call: Call, workflow: Any, api_key: str | None) -> Result:
             raise Refusal(Exit.UNREACHABLE, printable(error)) from None
 
 
-async def _follow(client: Client, workflow: Any, options: Options, display: Display) -> Result:
-    async with client, client.stream(workflow, **options) as events:
+async def _compose(call: Call, client: Client, workflow: Any) -> tuple[Any, Options]:
+    """What is sent: inputs of a template are of the types that the service says."""
+    options = _options(call)
+    work: Any = Template(call.work)
+    with _using():
+        if workflow is not None:
+            work, options["files"] = inputs.change(workflow, call.set)
+        elif call.set:
+            given, options["files"] = inputs.fill(await client.describe(call.work), call.set)
+            work = Template(call.work, given)
+    return work, options
+
+
+async def _follow(client: Client, work: Any, options: Options, display: Display) -> Result:
+    async with client.stream(work, **options) as events:
         async for event in events:
             match event:
                 case Status():

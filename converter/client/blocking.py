@@ -48,6 +48,10 @@ class SyncClient:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def describe(self, name: str) -> Mapping[str, Any]:
+        """See `Client.describe`."""
+        return self._wait(partial(self._client.describe, name))
+
     def run(self, work: Mapping[str, Any] | Template, **options: Unpack[Options]) -> Result:
         """See `Client.run`."""
         return self._wait(partial(self._client.run, work, **options))

@@ -14,6 +14,7 @@ from typing import Any, Self, Unpack
 import aiohttp
 
 from converter.client.answers import Result
+from converter.client.lookup import look_up
 from converter.client.places import Places
 from converter.client.requests import Options, Template
 from converter.client.stream import Stream, Terms
@@ -75,6 +76,13 @@ class Client:
     def room(self) -> int:
         """How many calls may be in flight at present; more of them wait, in the order of asking."""
         return self._places.room
+
+    async def describe(self, name: str) -> Mapping[str, Any]:
+        """What the service says of a template: `title`, `description`, the JSON Schema of its `inputs`, `outputs`.
+
+        Raises the faults of `converter.errors` and CallError.
+        """
+        return await look_up(self._session, self._url, self._terms, name)
 
     def stream(self, work: Mapping[str, Any] | Template, **options: Unpack[Options]) -> Stream:
         """Run a workflow (in API format) or a template, and follow it; to be entered. See `Options`."""

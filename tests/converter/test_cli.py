@@ -86,7 +86,7 @@ MIXED = [
         (["serve", "--port"], {}, ["argument --port: expected one argument (see converter serve --help)"]),
         (["serve", "--cap", "3"], {}, ['--cap: no such flag; "converter settings" lists all']),
         (["settings", "--all"], {}, ["--all: no such argument"]),
-        (["run"], {}, ["the following arguments are required: WORKFLOW (see converter run --help)"]),
+        (["run"], {}, ["the following arguments are required: WORK (see converter run --help)"]),
         (["run", "x", "--wait", "nan"], {}, [f"argument --wait: {SECONDS} 'nan' (see converter run --help)"]),
         (["run", "x", "--timeout", "-1"], {}, [f"argument --timeout: {SECONDS} '-1' (see converter run --help)"]),
         (["run", "x", "--timeout", "soon"], {}, [f"argument --timeout: {SECONDS} 'soon' (see converter run --help)"]),

@@ -93,7 +93,7 @@ async def serving(handlers: Handler | Sequence[Handler], prefix: str = "") -> As
 
     app = web.Application()
     app.router.add_post(f"{prefix}/v1/run", answer)
-    app.router.add_post(f"{prefix}/v1/workflows/{{name}}", answer)
+    app.router.add_route("*", f"{prefix}/v1/workflows/{{name}}", answer)
     async with TestServer(app) as server:
         await server.start_server(handler_cancellation=True)
         scripted.url = str(server.make_url(prefix)).rstrip("/")
@@ -150,6 +150,15 @@ def problem(status: int, code: str, headers: dict[str, str] | None = None, **mem
         return web.json_response(
             document(status, code, **members), status=status, headers=headers, content_type="application/problem+json"
         )
+
+    return answer
+
+
+def telling(document: object) -> Handler:
+    """A handler that answers with JSON."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(document)
 
     return answer
 
