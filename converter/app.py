@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 from converter.api.bodies import Bounds
 from converter.api.dialects import Hall, open_dialects
 from converter.api.native import Native
+from converter.api.notices import Notices
 from converter.api.probes import Probes
 from converter.core import admission, readiness, signals
 from converter.core.restarts import Policy
+from converter.core.webhooks import parse_secrets
 from converter.entrance import Doors, Entrance
 from converter.errors import CannotStart
 from converter.gate import Gate, Limits
@@ -39,6 +41,7 @@ from converter.means import Means
 from converter.media.fetch import Fetcher
 from converter.media.inputs import Inputs
 from converter.media.inputs import Limits as InputLimits
+from converter.postbox import Postbox, Terms
 from converter.renewal import renew
 from converter.settings import Settings, declarations
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
@@ -122,6 +125,7 @@ class Replica:
 
     gate: Gate
     jobs: Jobs
+    postbox: Postbox
     watch: Watch
     address: str
     probes: str
@@ -163,6 +167,7 @@ async def run_replica(
         means = _means(settings, link, watch, metrics, tracing, _inputs(settings, link, watch, fetcher))
         jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, settings.replica_tag)
         watch.on_loss = jobs.engine_lost
+        postbox = await stack.enter_async_context(Postbox(_terms(settings), metrics))
         await stack.enter_async_context(jobs)
         await stack.enter_async_context(_beside(watch.run(link, jobs.warm_up, child)))
         await stack.enter_async_context(_beside(templates.keep(client, watch.warm_instance)))
@@ -175,6 +180,7 @@ async def run_replica(
             settings.max_timeout,
             settings.sse_keepalive,
             settings.public_url or "",
+            Notices(postbox, gate, jobs),
             keep_jobs=settings.keep_jobs,
             state_dir=settings.state_dir,
         )
@@ -184,7 +190,7 @@ async def run_replica(
         doors = Doors(native.routes(), dialects, probes.routes(), lambda: templates.offers)
         opened = entrance.open(doors, gate, metrics, tracing)
         addresses = await stack.enter_async_context(opened)
-        yield Replica(gate, jobs, watch, address=addresses[0], probes=addresses[-1])
+        yield Replica(gate, jobs, postbox, watch, address=addresses[0], probes=addresses[-1])
 
 
 @asynccontextmanager
@@ -228,6 +234,17 @@ def _means(
         max_attempts=settings.max_attempts,
         keep_bytes=settings.keep_bytes,
         tracing=tracing,
+    )
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        secrets=parse_secrets(settings.webhook_secret) if settings.webhook_secret else (),
+        origins=settings.webhook_origins,
+        patience=settings.webhook_patience,
+        places=settings.webhook_backlog,
+        room=settings.webhook_bytes,
+        folder=settings.state_dir,
     )
 
 
@@ -364,5 +381,6 @@ async def _drain(replica: Replica, grace: float, delay: float) -> None:
             replica.gate.close()
             await replica.jobs.idle()
             await replica.jobs.fetched()
+            await replica.postbox.settle()
     replica.gate.close()
     replica.jobs.give_up()

@@ -116,6 +116,7 @@ _URL = Kind("URL", "an address such as http://127.0.0.1:8188")
 _FOLDER = Kind("folder", "an existing folder")
 
 Text = Annotated[str, Kind("text", "text"), Field(min_length=1)]
+Secrets = Annotated[str | None, Kind("secrets", "secrets, separated by commas")]
 Tag = Annotated[str | None, Kind("text", "1 to 16 letters and digits"), Field(pattern="^[A-Za-z0-9]{1,16}$")]
 Count = Annotated[int, _INTEGER]
 Seconds = Annotated[float, Kind("number", "a number", "seconds"), Field(allow_inf_nan=False)]

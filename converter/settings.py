@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from converter.core.address import parse_url
 from converter.core.keys import parse_keys
 from converter.core.origins import is_loopback
+from converter.core.webhooks import parse_secrets
 from converter.declarations import (
     Address,
     Bound,
@@ -30,6 +31,7 @@ from converter.declarations import (
     Names,
     Origins,
     Seconds,
+    Secrets,
     Size,
     Switch,
     Tag,
@@ -165,9 +167,21 @@ class Settings(BaseModel):
     keep_jobs: Seconds = setting(600.0, "Time that finished jobs are kept", ge=0)
     keep_bytes: Size = setting(256 * 2**20, "Memory for the outputs of finished jobs that are kept", ge=0)
 
+    webhook_secret: Secrets = setting(
+        None,
+        "Secrets that webhooks are signed with: whsec_..., separated by commas",
+        shown="none: no webhooks",
+        secret=True,
+    )
+    webhook_origins: Origins = setting((), "Origins that webhooks may go to, separated by commas", shown="none")
+    webhook_patience: Seconds = setting(3600.0, "Time for which a webhook that is not taken is sent again", ge=0)
+    webhook_backlog: Count = setting(1000, "Webhooks that may be pending, those of unfinished jobs included", ge=1)
+    webhook_bytes: Size = setting(
+        64 * 2**20, "Room for outputs in pending webhooks; one that finds none goes without them", ge=0
+    )
     state_dir: Folder = setting(
         None,
-        "Folder for what a restart keeps: jobs and assets of Comfy API; of this replica alone",
+        "Folder for what a restart keeps: pending webhooks, jobs and assets of Comfy API; of this replica alone",
         shown="nothing is kept",
     )
 
@@ -203,6 +217,13 @@ class Settings(BaseModel):
     def _check_api_keys(cls, value: str | None) -> str | None:
         if value is not None:
             parse_keys(value)
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_webhook_secret(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_secrets(value)
         return value
 
     @field_validator("allow_unguarded")

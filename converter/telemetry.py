@@ -176,6 +176,8 @@ class Metrics(Collector):
         self.refusals = counter("refusals", "Orders that were not admitted", {"reason": REFUSALS})
         self.engine_restarts = counter("engine_restarts", "Restarts of the engine, whoever restarted it")
         self.reconnects = counter("reconnects", "Times that the engine's websocket was opened again")
+        self.webhooks = counter("webhooks", "Webhooks that are done with", {"outcome": ("delivered", "given_up")})
+        self.webhook_backlog = gauge("webhook_backlog", "Webhooks that are pending, those of unfinished jobs included")
         self.looks = counter("looks", "Reads of the engine's queue and history to settle a doubt")
 
         self.waiting_seconds = histogram("waiting_seconds", "From admission to submission", _LONG)

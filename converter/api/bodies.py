@@ -214,6 +214,7 @@ _SENTENCES: Mapping[str, str] = {
     "extra_forbidden": "no such field",
     "missing": "is required",
     "string_type": "must be text",
+    "string_too_long": "must have {max_length} characters or fewer",
     "string_unicode": "must be text that unicode has",
     "string_pattern_mismatch": "must match {pattern}",
     "int_type": "must be a whole number",

@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias, cast
 from aiohttp import web
 
 from converter.api.bodies import Bounds
+from converter.api.notices import Notices
 from converter.core.template import Template
 from converter.errors import Fault
 from converter.gate import Gate
@@ -24,8 +25,9 @@ from converter.jobs import Jobs
 @dataclass(frozen=True, slots=True)
 class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
-    `public_url` makes links absolute, and is empty where they are relative; `keep_jobs`: how long jobs that have ended
-    are known; `state_dir`: the folder for what a restart keeps. `templates` are those of the moment.
+    `public_url` makes links absolute, and is empty where they are relative; `notices` tells receivers of jobs' ends;
+    `keep_jobs`: how long jobs that have ended are known; `state_dir`: the folder for what a restart keeps. `templates`
+    are those of the moment.
     """
 
     gate: Gate
@@ -36,6 +38,7 @@ class Hall:
     max_timeout: float
     silence: float
     public_url: str
+    notices: Notices
     keep_jobs: float = 0.0
     state_dir: Path | None = None
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, RUN, TIMES, send_json, send_raw, stream
 from converter.api.bodies import read_document, validate
 from converter.api.dialects import Hall
+from converter.api.notices import NATIVE
 from converter.api.requests import Common, RunRequest, TemplateRequest
 from converter.core import admission
 from converter.core.catalog import Offer
@@ -57,6 +58,7 @@ class Native:
         self._max_timeout = hall.max_timeout
         self._silence = hall.silence
         self._public_url = hall.public_url
+        self._notices = hall.notices
         self._returns = 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -102,6 +104,8 @@ class Native:
             document, parts = await read_document(request, self._bounds)
             body = validate(model, document)
             selection = _select(body, wish, select)
+            if body.webhook is not None:
+                self._notices.check(body.webhook, "/webhook")
             if key is not None:
                 claim = Claim(scope, key, fingerprint(request.method, request.path, document, parts))
                 run = self._jobs.recall(claim)
@@ -110,7 +114,10 @@ class Native:
                 about = {"scope": scope, "request": request[REQUEST_ID]}
                 order = replace(compose(body, parts, preference), selection=selection, **about)
                 order = self._foresee(order, wish)
-                run = self._jobs.begin(order, ticket, alone=preference.respond_async, claim=claim)
+                alone = preference.respond_async or body.webhook is not None  # the receiver waits for it, too
+                run = self._jobs.begin(order, ticket, alone=alone, claim=claim)
+                if body.webhook is not None:
+                    await self._notices.expect(body.webhook, run, NATIVE)
             else:
                 request[REPLAYED] = run.outcome.done()
         return await self._answer(request, run, wish, preference, selection)

@@ -53,6 +53,7 @@ class Common(BaseModel):
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31), WHOLE] = 0
     outputs: Outputs = Outputs()
     extra_data: dict[str, Any] = Field(default_factory=dict)
+    webhook: Annotated[str, Field(max_length=8192)] | None = None
 
     @field_validator("extra_data")
     @classmethod

@@ -299,6 +299,12 @@ _FIELDS: dict[str, Schema] = {
     "priority": {"description": "Higher runs first. Below 0: gives way to others when the replica is busy."},
     "outputs": {"description": "Which outputs are answered, and how."},
     "extra_data": {"description": "Handed to the engine, and told to nobody else."},
+    "webhook": {
+        "description": "A URL that is sent a signed notice (Standard Webhooks) once the job has ended, however it ended. "
+        "The job goes on if its caller leaves. Refused where the service has no secret to sign with, and where the URL "
+        "leads to an origin that its operator has not allowed.",
+        "format": "uri",
+    },
     "workflow": {
         "description": "The workflow, as ComfyUI exports it with Export (API): nodes by their ids.",
         "minProperties": 1,

@@ -1,8 +1,8 @@
 """Whether a call that failed is tried again, and after how long.
 
-For: whoever calls a converter. Leaves clock, chance and sleep to the client. Invariants: what must not be repeated is
-not; nothing is sent before the time that the service gave; delays that it leaves open double up to a bound; no try
-begins when the call's time or patience is over, so tries end.
+For: calls of a converter, and notices that a converter sends. Leaves clock, chance and sleep to others. Invariants:
+what must not be repeated is not; nothing is sent before the time that the service gave; delays that it leaves open
+double up to a bound; no try begins when the call's time or patience is over, so tries end.
 """
 
 from dataclasses import dataclass
@@ -64,22 +64,29 @@ def from_status(status: int, retry_after: float | None) -> Failure:
 
 
 def judge(
-    tries: Tries, failure: Failure, now: float, *, patience: float, deadline: float, chance: float
+    tries: Tries,
+    failure: Failure,
+    now: float,
+    *,
+    patience: float,
+    deadline: float,
+    chance: float,
+    longest: float = LONGEST,
 ) -> tuple[Tries, float | None]:
     """What is remembered next, and the seconds up to the next try; None if there is none.
 
     `patience`: seconds after the first failure in which another try may begin. `deadline`: the moment before which one
-    may. `chance`: 0 to 1.
+    may. `longest`: seconds of the longest delay that the service leaves open. `chance`: 0 to 1.
     """
     since = now if tries.since is None else tries.since
     tries = Tries(tries.failures + 1, tries.costly + failure.costly, since)
-    delay = _delay(tries.failures, failure.retry_after, chance)
+    delay = _delay(tries.failures, failure.retry_after, longest, chance)
     late = now + delay >= min(deadline, since + patience)
     return tries, None if failure.retry == "never" or tries.costly > REPEATS or late else delay
 
 
-def _delay(failures: int, retry_after: float | None, chance: float) -> float:
+def _delay(failures: int, retry_after: float | None, longest: float, chance: float) -> float:
     if retry_after is not None:
         return max(retry_after, FIRST / 2) * (1 + SPREAD * chance)
     growing = FIRST * 2.0 ** min(failures - 1, 20)
-    return min(growing, LONGEST) * (1 - chance / 2)
+    return min(growing, longest) * (1 - chance / 2)

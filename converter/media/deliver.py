@@ -51,22 +51,23 @@ class JsonBody:
         compose: Callable[[str], Mapping[str, Any]],
         items: Sequence[Item],
         describe: Callable[[Item], Mapping[str, Any]] = describe,
-        data: str = "data",
+        data: str | None = "data",
     ) -> None:
         """`compose`: the document, with the text that it is given in place of the list. `describe`: all other members
-        of an item.
+        of an item. Without `data` an item is its base64 alone.
         """
         place = uuid.uuid4().hex
         head, tail = json.dumps(compose(place), separators=(",", ":")).split(f'"{place}"')
         self._head, self._tail = f"{head}[".encode(), f"]{tail}".encode()
         self._items = items
         self._describe = describe
-        self._data = json.dumps(data)
+        self._data = None if data is None else json.dumps(data)
+        self._closing = b'"' if data is None else b'"}'
         self._openings = [self._open(number, item) for number, item in enumerate(items)]
 
     def __len__(self) -> int:
         """Bytes of the whole body."""
-        data = sum((item.size + 2) // 3 * 4 + 2 for item in self._items if item.content is not None)
+        data = sum((item.size + 2) // 3 * 4 + len(self._closing) for item in self._items if item.content is not None)
         return len(self._head) + sum(map(len, self._openings)) + data + len(self._tail)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -79,12 +80,14 @@ class JsonBody:
             async for piece in _encode(item):
                 yield held + piece
                 held = b""
-            held += b'"}'
+            held += self._closing
         yield held + self._tail
 
     def _open(self, number: int, item: Item) -> bytes:
-        text = json.dumps(self._describe(item), separators=(",", ":"))
         before = "," if number else ""
+        if self._data is None:
+            return f'{before}"'.encode()
+        text = json.dumps(self._describe(item), separators=(",", ":"))
         if item.content is None:
             return f"{before}{text}".encode()
         comma = "" if text == "{}" else ","
