@@ -44,7 +44,7 @@ from converter.media.inputs import Limits as InputLimits
 from converter.postbox import Postbox, Terms
 from converter.renewal import renew
 from converter.settings import Settings, declarations
-from converter.stores import EngineFiles, EngineInputs, SharedFolder
+from converter.stores import EngineFiles, EngineInputs, EngineModels, SharedFolder
 from converter.telemetry import Metrics
 from converter.template_files import SHIPPED
 from converter.templates import Templates
@@ -181,6 +181,7 @@ async def run_replica(
             settings.sse_keepalive,
             settings.public_url or "",
             Notices(postbox, gate, jobs),
+            EngineModels(client),
             keep_jobs=settings.keep_jobs,
             state_dir=settings.state_dir,
         )

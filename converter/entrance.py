@@ -17,7 +17,7 @@ from aiohttp import web
 from converter.api.allowance import Allowance
 from converter.api.connections import Terms
 from converter.api.cors import Cors
-from converter.api.dialects import Dialect
+from converter.api.dialects import Dialect, Probed
 from converter.api.door import Doorkeeper, Keyring
 from converter.api.openapi import OpenApi
 from converter.api.operations import OPERATIONS
@@ -111,12 +111,13 @@ class Entrance:
         self, opened: Sequence[web.RouteDef], dialects: Sequence[Dialect], gate: Gate, metrics: Metrics
     ) -> Doorkeeper:
         settings = self._settings
+        probed = [dialect.opened for dialect in dialects if isinstance(dialect, Probed)]
         native = {route for route, operation in OPERATIONS.items() if operation.body is not None}
         return Doorkeeper(
             self._keyring,
             Cors(settings.cors_origins, settings.public_url or ""),
             Allowance(settings.key_concurrency, settings.key_rate, lambda: gate.service, metrics),
-            opened={route.path for route in opened},
+            opened={route.path for route in opened}.union(*probed),
             orders=native.union(*(dialect.orders for dialect in dialects)),
         )
 

@@ -42,7 +42,7 @@ from converter.declarations import (
     show,
 )
 
-DIALECTS: tuple[str, ...] = ("comfyapi", "runpod")
+DIALECTS: tuple[str, ...] = ("comfyapi", "comfyui-api", "runpod")
 """The names of all dialects beside the native one."""
 
 

@@ -6,13 +6,14 @@ Invariant: a name that an engine gives never leads out of the shared folder.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
 from converter.core.order import Content
 from converter.core.outputs import FileRef
+from converter.errors import EngineFailed
 from converter.link.client import EngineClient, LinkError, Missing, View
 from converter.media.inputs import NotTaken
 from converter.media.outputs import Broken, Files, Gone, OpenFile
@@ -41,6 +42,20 @@ class EngineInputs:
         except LinkError as error:
             await self._answered()
             raise NotTaken(str(error)) from error
+
+
+class EngineModels:
+    """The names of the engine's models, by kind."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+
+    async def __call__(self) -> Mapping[str, Sequence[str]]:
+        """Ask the engine; raises EngineFailed."""
+        try:
+            return {kind: await self._client.models(kind) for kind in await self._client.model_folders()}
+        except LinkError as error:
+            raise EngineFailed("the engine does not tell its models") from error
 
 
 class EngineFiles:

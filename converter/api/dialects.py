@@ -5,12 +5,12 @@ what each works with (`Hall`). Leaves each API to a file of its own. Invariant: 
 goes wrong under its paths, refusals at the door and mistakes of ours included, is told in its own words.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 from aiohttp import web
 
@@ -26,8 +26,8 @@ from converter.jobs import Jobs
 class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
     `public_url` makes links absolute, and is empty where they are relative; `notices` tells receivers of jobs' ends;
-    `keep_jobs`: how long jobs that have ended are known; `state_dir`: the folder for what a restart keeps. `templates`
-    are those of the moment.
+    `models` gives the names of the engine's models, by kind, or raises EngineFailed; `keep_jobs`: how long jobs that
+    have ended are known; `state_dir`: the folder for what a restart keeps. `templates` are those of the moment.
     """
 
     gate: Gate
@@ -39,6 +39,7 @@ class Hall:
     silence: float
     public_url: str
     notices: Notices
+    models: Callable[[], Awaitable[Mapping[str, Sequence[str]]]]
     keep_jobs: float = 0.0
     state_dir: Path | None = None
 
@@ -60,6 +61,15 @@ class Dialect(Protocol):
         """A fault in its own words; every fault has some."""
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A dialect that has probes of its own."""
+
+    @property
+    def opened(self) -> Collection[str]:
+        """Paths that need no API key."""
+
+
 Opener: TypeAlias = Callable[[Hall], AbstractAsyncContextManager[Dialect]]
 """Makes a dialect with whatever it keeps, which lasts as long as the context is entered."""
 
@@ -71,6 +81,7 @@ def _open_in(module: str) -> Opener:
 
 SPOKEN: Mapping[str, Opener] = {
     "comfyapi": _open_in("converter.api.comfyapi"),
+    "comfyui-api": _open_in("converter.api.comfyui_api"),
     "runpod": _open_in("converter.api.runpod"),
 }
 """Every dialect, by the name that the setting `dialects` has for it. Opening one asks nothing of its hall."""

@@ -19,6 +19,7 @@ from converter.api.bodies import read_document, validate
 from converter.api.dialects import Hall
 from converter.api.notices import NATIVE
 from converter.api.requests import Common, RunRequest, TemplateRequest
+from converter.api.work import draw_seed
 from converter.core import admission
 from converter.core.catalog import Offer
 from converter.core.idempotency import Claim, fingerprint, read_key
@@ -30,9 +31,6 @@ from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound
 from converter.media.outputs import Item
 from converter.runner import Run
-
-MAX_SEED = 2**32
-"""Drawn seeds are below it, so that every sampler and every JSON reader can hold them."""
 
 LONG_TIMEOUT = 3600.0
 """Seconds that a job has by default whose caller need not wait for it."""
@@ -104,8 +102,6 @@ class Native:
             document, parts = await read_document(request, self._bounds)
             body = validate(model, document)
             selection = _select(body, wish, select)
-            if body.webhook is not None:
-                self._notices.check(body.webhook, "/webhook")
             if key is not None:
                 claim = Claim(scope, key, fingerprint(request.method, request.path, document, parts))
                 run = self._jobs.recall(claim)
@@ -114,6 +110,8 @@ class Native:
                 about = {"scope": scope, "request": request[REQUEST_ID]}
                 order = replace(compose(body, parts, preference), selection=selection, **about)
                 order = self._foresee(order, wish)
+                if body.webhook is not None:
+                    self._notices.check(body.webhook, "/webhook")
                 alone = preference.respond_async or body.webhook is not None  # the receiver waits for it, too
                 run = self._jobs.begin(order, ticket, alone=alone, claim=claim)
                 if body.webhook is not None:
@@ -139,7 +137,7 @@ class Native:
     def _order_template(
         self, template: Template, body: TemplateRequest, parts: Mapping[str, Part], preference: Preference
     ) -> Order:
-        workflow, used = fill(template, body.inputs, lambda: random.randrange(MAX_SEED))
+        workflow, used = fill(template, body.inputs, draw_seed)
         return replace(self._order(body, workflow, parts, preference), media=template.media, inputs=used)
 
     def _order(

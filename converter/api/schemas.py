@@ -300,7 +300,7 @@ _FIELDS: dict[str, Schema] = {
     "outputs": {"description": "Which outputs are answered, and how."},
     "extra_data": {"description": "Handed to the engine, and told to nobody else."},
     "webhook": {
-        "description": "A URL that is sent a signed notice (Standard Webhooks) once the job has ended, however it ended. "
+        "description": "A URL that is sent a signed notice (Standard Webhooks) once the job has ended, in any way. "
         "The job goes on if its caller leaves. Refused where the service has no secret to sign with, and where the URL "
         "leads to an origin that its operator has not allowed.",
         "format": "uri",

@@ -35,6 +35,9 @@ CAME_AT = web.RequestKey("came_at", float)
 BEGUN = web.RequestKey("begun", bool)
 """Whether the head of an answer has been made: after that there can't be another."""
 
+PROBES = ("z", "/metrics", "/live", "/ready", "/health", "/status")
+"""How the paths of probes end."""
+
 TRACING = web.AppKey["Tracing | None"]("tracing")
 
 DIALECTS = web.AppKey("dialects", Sequence[Dialect])
@@ -123,7 +126,7 @@ def _log_access(request: web.Request, status: int, trace_id: str | None) -> None
 
 def _level(request: web.Request) -> int:
     """Probes come all the time and say nothing."""
-    return logging.DEBUG if request.path.endswith(("z", "/metrics", "/live", "/ready", "/status")) else logging.INFO
+    return logging.DEBUG if request.path.endswith(PROBES) else logging.INFO
 
 
 async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -6,6 +6,7 @@ when the caller is done or has left.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,14 @@ from converter.gate import Ticket
 from converter.jobs import Jobs
 from converter.media.outputs import Item
 from converter.runner import Run
+
+MAX_SEED = 2**32
+"""Drawn seeds are below it, so that every sampler and every JSON reader can hold them."""
+
+
+def draw_seed() -> int:
+    """A seed for a template that was given none."""
+    return random.randrange(MAX_SEED)
 
 
 def begin(request: web.Request, jobs: Jobs, order: Order, ticket: Ticket, *, alone: bool) -> Run:

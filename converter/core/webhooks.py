@@ -73,7 +73,7 @@ def parse_secrets(text: str) -> tuple[str, ...]:
     """
     secrets = tuple(each.strip() for each in text.split(",") if each.strip())
     if not secrets or not all(map(_is_secret, secrets)):
-        raise ValueError(f"must be {PREFIX} and base64 of {LEAST} to {MOST} bytes; more of them after a comma")
+        raise ValueError(f"must be {PREFIX} and base64 of {LEAST} to {MOST} bytes")
     return secrets
 
 

@@ -223,6 +223,10 @@ class EngineClient:
         status, answer = await self._call("GET", url, None, None)
         return () if status == 404 else _read(answers.parse_models, _expect(status, url, answer))
 
+    async def model_folders(self) -> tuple[str, ...]:
+        """`GET /models`: the names of the folders that `models` has."""
+        return _read(answers.parse_models, await self._ask("GET", self._at("/models"), None, None))
+
     async def _ask(self, method: Method, url: URL, data: bytes | FormData | None, timeout: float | None) -> bytes:
         """The body of a 200."""
         status, answer = await self._call(method, url, data, timeout)

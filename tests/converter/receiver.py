@@ -4,13 +4,14 @@
         ...
         notice = await receiver.next()
 
-`answers` are given in their order; after them every notice is taken. Invariant: what is in `notices` was signed.
+`answers` are given in their order, None hangs up; after them every notice is taken. Invariant: what is in `notices` was
+signed.
 """
 
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -44,9 +45,7 @@ class Notice:
 class Receiver:
     """See the module."""
 
-    def __init__(
-        self, *answers: web.Response | Callable[[], web.Response], secret: str = SECRET, port: int = 0
-    ) -> None:
+    def __init__(self, *answers: web.Response | None) -> None:
         self.answers = list(answers)
         self.notices: list[Notice] = []
         self.port = 0
@@ -88,7 +87,10 @@ class Receiver:
         self.notices.append(Notice(request.headers["webhook-id"], json.loads(body), dict(request.headers)))
         self._came.set()
         answer = self.answers.pop(0) if self.answers else web.Response(status=204)
-        return answer if isinstance(answer, web.Response) else answer()
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+        return answer or web.Response()
 
     async def until(self, count: int) -> list[Notice]:
         """All notices, once there are so many."""

@@ -40,7 +40,7 @@ def test_every_name_that_stays_is_declared_with_a_meaning() -> None:
     declared = {declaration.variable: declaration for declaration in declarations()}
     assert declared.keys() >= {f"CONVERTER_{name}" for name in NAMES_THAT_STAY}
     assert all(d.meaning and d.type and d.default for d in declared.values())
-    assert [d.variable for d in declared.values() if d.secret] == ["CONVERTER_API_KEYS"]
+    assert [d.variable for d in declared.values() if d.secret] == ["CONVERTER_API_KEYS", "CONVERTER_WEBHOOK_SECRET"]
     assert declared["CONVERTER_BUSY_IS_READY"].switch
     assert declared["CONVERTER_MAX_BODY"].default == "100MiB"
     assert declared["CONVERTER_TIMEOUT"].unit == "seconds"
@@ -174,6 +174,7 @@ UNGUARDED = (
         ({"API_KEYS_FILE": "/nowhere"}, "CONVERTER_API_KEYS_FILE: must be an existing file, not '/nowhere'"),
         ({"HOST": "0.0.0.0"}, UNGUARDED.format("0.0.0.0")),
         ({"HOST": "::", "ALLOW_UNGUARDED": "no"}, UNGUARDED.format("::").replace(" (by default)", "")[:-5] + "'no'"),
+        ({"WEBHOOK_SECRET": "planted"}, "CONVERTER_WEBHOOK_SECRET: must be whsec_ and base64 of 24 to 64 bytes"),
         ({"KEY_RATE": "60"}, "CONVERTER_KEY_RATE: needs api_keys or api_keys_file, not '60'"),
         ({"KEY_CONCURRENCY": "2"}, "CONVERTER_KEY_CONCURRENCY: needs api_keys or api_keys_file, not '2'"),
         ({"KEY_RATE": "0", "API_KEYS": "a:b"}, "CONVERTER_KEY_RATE: must be at least 1, not '0'"),

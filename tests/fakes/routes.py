@@ -29,6 +29,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 TROUBLE = "500 Internal Server Error\n\nServer got itself in trouble"
 
 
+MODELS = {"checkpoints": ["fake.safetensors"], "loras": [], "vae": ["vae-ft.safetensors"]}
+"""Names of models, by kind."""
+
+
 class Routes:
     """One engine's handlers; `application` binds them to paths."""
 
@@ -55,6 +59,7 @@ class Routes:
             ("GET", "/object_info", self._object_info),
             ("GET", "/object_info/{name}", self._object_info),
             ("GET", "/models", self._models),
+            ("GET", "/models/{kind}", self._models_of),
         ]
         for method, path, handler in table:
             app.router.add_route(method, path, handler)
@@ -297,7 +302,11 @@ class Routes:
         return web.json_response({name: describe(name) for name in CLASSES if wanted in (None, name)})
 
     async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response(["checkpoints", "loras", "vae"])
+        return web.json_response(list(MODELS))
+
+    async def _models_of(self, request: web.Request) -> web.Response:
+        kind = request.match_info["kind"]
+        return web.json_response(MODELS[kind]) if kind in MODELS else web.Response(status=404)
 
     async def _static(self, request: web.Request) -> web.Response:
         """ComfyUI's static handler takes every GET that nothing else takes."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 
@@ -12,8 +12,6 @@ from converter.api.answers import render
 from converter.api.bodies import Bounds
 from converter.api.dialects import SPOKEN, Hall, open_dialects
 from converter.errors import Fault, InvalidRequest
-from converter.gate import Gate
-from converter.jobs import Jobs
 
 DETAIL = "why it is so"
 
@@ -40,7 +38,8 @@ def render_all(fault: Fault) -> Mapping[str, web.Response]:
 
     async def collect() -> dict[str, web.Response]:
         # Opening a dialect asks nothing of its hall, and rendering less.
-        hall = Hall(cast("Gate", None), cast("Jobs", None), {}, Bounds(1, 1.0), 1.0, 1.0, 1.0, "")
+        nothing: Any = None
+        hall = Hall(nothing, nothing, {}, Bounds(1, 1.0), 1.0, 1.0, 1.0, "", nothing, nothing)
         async with open_dialects(tuple(SPOKEN), hall) as dialects:
             own = dict(zip(SPOKEN, dialects, strict=True))
             return {"native": render(fault, "the-id")} | {

@@ -41,16 +41,12 @@ def test_attempts_grow_apart_obey_and_end(history: list[tuple[int | None, int | 
     tries, now = Tries(), 0.0
     for number, (status, after, chance) in enumerate(history):
         verdict = judge(tries, status, after, now, patience=patience, chance=chance)
+        growing = min(FIRST * 2**number, LONGEST)
+        least, most = (growing / 2, growing) if after is None else (after, max(after, FIRST) * (1 + SPREAD))
         if not isinstance(verdict, Again):
-            least = min(FIRST * 2**number, LONGEST) / 2 if after is None else after
-            assert status == 410 or now + least * 2 + FIRST >= patience
+            assert status == 410 or now + most >= patience
             return
-        delay = verdict.due - now
-        if after is None:
-            growing = min(FIRST * 2**number, LONGEST)
-            assert growing / 2 <= delay <= growing
-        else:
-            assert after <= delay <= max(after, FIRST) * (1 + SPREAD) + 1e-9
+        assert least - 1e-6 <= verdict.due - now <= most + 1e-6
         assert verdict.due < patience
         assert verdict.tries.failures == number + 1
         tries, now = verdict.tries, verdict.due
