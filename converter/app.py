@@ -213,10 +213,10 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 def _inputs(settings: Settings, link: EngineLink, watch: Watch, fetcher: Fetcher) -> Inputs:
     return Inputs(
         EngineInputs(link.client, watch.check_instance),
+        watch,
         settings.input_dir,
         fetcher,
         InputLimits(settings.max_input, settings.max_input_total, settings.max_pixels),
-        instance=lambda: watch.instance,
     )
 
 

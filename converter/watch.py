@@ -65,13 +65,16 @@ class Watch:
 
     The history record of the warm-up is the mark by which an engine is known again: it is gone after a restart. So is
     every prompt in its queue; one that is still there shows the same where somebody has cleared the history.
-    `output_classes`: classes of nodes that are outputs, None until they are known. `warmed` is set for good by the
+    `output_classes`: classes of nodes that are outputs, None until they are known; `uploads`: inputs that take the name
+    of an uploaded file; `max_upload_size`: bytes of an upload, where the engine tells. `warmed` is set for good by the
     first warm-up that succeeds. `lost`: the engine is not started again, of which `on_loss` is told once.
     """
 
     def __init__(self, gate: Gate, staleness: float, metrics: Metrics) -> None:
         self.instance: str | None = None
         self.output_classes: frozenset[str] | None = None
+        self.uploads: frozenset[tuple[str, str]] = frozenset()
+        self.max_upload_size: int | None = None
         self.warmed = asyncio.Event()
         self.lost = False
         self.on_loss: Callable[[], None] = lambda: None
@@ -195,6 +198,7 @@ class Watch:
         if self.instance is None:
             features = await link.client.features(timeout=self._staleness)
             self._gate.resize(features.concurrent_prompts)
+            self.max_upload_size = features.max_upload_size
             self.instance = uuid.uuid4().hex[:12]
             log.info("the engine is up", extra={"instance": self.instance})
         self._metrics.engine_up.set(1)
@@ -244,7 +248,7 @@ class Watch:
             if instance == self.instance:
                 self._mark = prompt_id
             await self._insist(partial(link.client.history, prompt_id))
-            classes = await self._insist(link.client.object_info)
+            nodes = await self._insist(link.client.object_info)
         except Canceled:
             log.info("the warm-up was interrupted by someone else")
             return  # which says nothing of the engine: the next one begins at once
@@ -255,8 +259,8 @@ class Watch:
                 self._gate.observe(readiness.WarmupFailed(f"the warm-up failed: {detail}"))
                 await asyncio.sleep(WARMUP_RETRY)
             return  # else the engine went away under it, and the next one is warmed up at once
-        if instance == self.instance:
-            self._is_warm, self.output_classes = True, classes
+        if nodes is not None and instance == self.instance:
+            self._is_warm, self.output_classes, self.uploads = True, nodes.outputs, nodes.uploads
             self.warmed.set()
             self._gate.observe(readiness.WarmedUp())
             if child is not None and generation is not None:

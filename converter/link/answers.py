@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from converter.core.catalog import Kind, read_kind
 from converter.core.events import QueueView, Record
@@ -140,10 +140,23 @@ def parse_feature_answer(body: bytes) -> Features:
     return parse_features(_mapping(load(body)))
 
 
-def parse_output_classes(body: bytes) -> frozenset[str]:
-    """`GET /object_info`: the classes of nodes that are outputs."""
-    classes = _mapping(load(body))
-    return frozenset(name for name, info in classes.items() if isinstance(info, dict) and info.get("output_node"))
+class Nodes(NamedTuple):
+    """What a look at all classes of nodes is for: those that are outputs, and inputs (by class and name) that take the
+    name of an uploaded file.
+    """
+
+    outputs: frozenset[str] = frozenset()
+    uploads: frozenset[tuple[str, str]] = frozenset()
+
+
+def parse_nodes(body: bytes) -> Nodes:
+    """`GET /object_info`."""
+    read = {name: read_kind(info) for name, info in _mapping(load(body)).items()}
+    kinds = {name: kind for name, kind in read.items() if kind is not None}
+    return Nodes(
+        frozenset(name for name, kind in kinds.items() if kind.is_output),
+        frozenset((name, key) for name, kind in kinds.items() for key, port in kind.ports.items() if port.media),
+    )
 
 
 def parse_kind(body: bytes, class_type: str) -> Kind | None:

@@ -34,7 +34,7 @@ from yarl import URL
 from converter.core.catalog import Kind
 from converter.core.events import QueueView, Record
 from converter.link import answers
-from converter.link.answers import Submission, Unreadable
+from converter.link.answers import Nodes, Submission, Unreadable
 from converter.link.wire import Features
 
 P = ParamSpec("P")
@@ -208,9 +208,9 @@ class EngineClient:
         """`GET /system_stats`: the engine's version; empty where it tells none, or none that can be compared."""
         return _read(answers.parse_version, await self._ask("GET", self._at("/system_stats"), None, timeout))
 
-    async def object_info(self, *, timeout: float | None = None) -> frozenset[str]:
-        """`GET /object_info`: the output classes. Slow where there are many models: it reads their directories."""
-        return _read(answers.parse_output_classes, await self._ask("GET", self._at("/object_info"), None, timeout))
+    async def object_info(self, *, timeout: float | None = None) -> Nodes:
+        """`GET /object_info`. Slow where there are many models: it reads their directories."""
+        return _read(answers.parse_nodes, await self._ask("GET", self._at("/object_info"), None, timeout))
 
     async def node_kind(self, class_type: str) -> Kind | None:
         """`GET /object_info/{class}`: what the class takes; None where the engine has none of that name."""

@@ -8,7 +8,7 @@ elsewhere a file is named by its content, so that the same bytes are there once 
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,9 @@ ATTEMPTS = 5
 TRANSFERS = 8
 """Inputs of one job that are fetched or uploaded at once."""
 
+FORM = 2**10
+"""Bytes of an upload beside the file's own, at most."""
+
 ENDING = 60.0
 """Seconds for an upload to end that was given up: the engine may have it, and write it late."""
 
@@ -57,6 +60,21 @@ class Upload(Protocol):
         """Upload one file."""
 
 
+class Engine(Protocol):
+    """What has to be known of the engine: which start of it it is (None: not known), its inputs that take uploads, by
+    class and name, and how large an upload may be, in bytes (None: it does not tell).
+    """
+
+    @property
+    def instance(self) -> str | None: ...
+
+    @property
+    def uploads(self) -> Collection[tuple[str, str]]: ...
+
+    @property
+    def max_upload_size(self) -> int | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bytes of one input and of all that one request has, and pixels of one picture, all its frames together."""
@@ -66,29 +84,20 @@ class Limits:
     pixels: int = 100_000_000
 
 
-class Inputs:
-    """Stages the inputs of orders. `folder` is the engine's input folder, where it is shared.
+DEFAULT_LIMITS = Limits()
 
-    instance: which start of the engine it is, None where that is not known; declared: what the engine calls uploads,
-    by class and input.
-    """
+
+class Inputs:
+    """Stages the inputs of orders. `folder` is the engine's input folder, where it is shared."""
 
     def __init__(
-        self,
-        upload: Upload,
-        folder: Path | None,
-        fetcher: Fetcher,
-        limits: Limits | None = None,
-        *,
-        instance: Callable[[], str | None] = lambda: None,
-        declared: Callable[[], Collection[tuple[str, str]]] = frozenset,
+        self, upload: Upload, engine: Engine, folder: Path | None, fetcher: Fetcher, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         self.upload = upload
+        self.engine = engine
         self.folder = folder
         self.fetcher = fetcher
-        self.limits = limits or Limits()
-        self.instance = instance
-        self.declared = declared
+        self.limits = limits
         self.shelf = Shelf(LASTING if folder is None else 0.0)
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
@@ -175,13 +184,16 @@ class Staging:
         """Upload a content unless it is there; the name by which the node finds it."""
         inputs = self._inputs
         kind = identify(media, content.head)
+        most = inputs.engine.max_upload_size
+        if most is not None and content.size + FORM > most:
+            raise refuse(media, f"has {content.size} bytes, and the engine takes uploads of up to {most}")
         await self._check_pixels(media, content, kind)
         if media.position is not None:
             folder = self._folders.setdefault((media.node_id, media.input_name), f"{SUBFOLDER}/{uuid.uuid4().hex}")
             return await self._upload(f"{media.position:05}{kind.extension}", folder, content, kind)
         loop = asyncio.get_running_loop()
         async with inputs.turn(content.digest):
-            instance = inputs.instance()
+            instance = inputs.engine.instance
             name = inputs.shelf.take(content.digest, instance, loop.time())
             if name is None:
                 stem = content.digest.hex()[:32] if inputs.folder is None else uuid.uuid4().hex
@@ -238,7 +250,7 @@ def _find_all(order: Order, inputs: Inputs, allowance: Allowance) -> list[tuple[
     """What has to be staged, with its bytes as far as they are here: None stands for what has to be fetched."""
     found: list[tuple[MediaInput, Content | None]] = []
     faults: list[Fault] = []
-    for media in media_inputs(order.workflow, order.media, inputs.declared()):
+    for media in media_inputs(order.workflow, order.media, inputs.engine.uploads):
         try:
             found.append((media, _find(media, order, inputs, allowance)))
         except InvalidInput as fault:

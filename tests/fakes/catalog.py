@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from tests.fakes.extensions import EXTENSIONS
 from tests.fakes.mischief import MISCHIEF
 from tests.fakes.nodes import CORE
 
-CLASSES = {**CORE, **MISCHIEF}
+CLASSES = {**CORE, **MISCHIEF, **EXTENSIONS}
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -143,6 +143,22 @@ async def test_everything_that_can_not_be_fetched_is_named_at_once(engine: FakeE
         assert [place["node_id"] for place in reply.document["inputs"]] == ["1", "9"]
 
 
+async def test_what_the_engine_declares_as_an_upload_is_fetched(engine: FakeEngine, origin: Origin) -> None:
+    async with converter(engine.url, fetch_origins=origin.url) as caller:
+        graph = loaded("") | {"1": {"class_type": "CustomLoader", "inputs": {"clip": f"{origin.url}/red.png"}}}
+        assert (await caller.run(graph)).colors == [CYAN]
+
+
+async def test_a_list_of_pictures_becomes_a_folder(engine: FakeEngine, origin: Origin) -> None:
+    folder = engine.folders.root / "input"
+    async with converter(engine.url, fetch_origins=origin.url, input_dir=str(folder)) as caller:
+        pictures = [data_uri(CYAN), f"{origin.url}/red.png"]
+        graph = loaded("") | {"1": {"class_type": "VHS_LoadImages", "inputs": {"directory": pictures}}}
+        assert (await caller.run(graph)).colors == [RED, CYAN]
+        await caller.until_empty()
+        assert [path.name for path in folder.rglob("*")] == ["converter"]
+
+
 async def test_orders_that_are_being_staged_count(engine: FakeEngine) -> None:
     async with converter(engine.url, capacity=2) as caller:
         engine.faults.held_path = "/upload"

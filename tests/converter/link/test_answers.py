@@ -26,7 +26,7 @@ PARSERS: list[Callable[[bytes], Any]] = [
     answers.parse_cancel,
     answers.parse_feature_answer,
     answers.parse_version,
-    answers.parse_output_classes,
+    answers.parse_nodes,
 ]
 
 
@@ -238,9 +238,19 @@ def test_features() -> None:
     assert answers.parse_feature_answer(body) == Features(supports_preview_metadata=True, max_upload_size=104857600)
 
 
-def test_output_classes() -> None:
-    info = {"SaveImage": {"output_node": True}, "EmptyImage": {"output_node": False}, "Odd": {}, "Junk": 5}
-    assert answers.parse_output_classes(dump(info)) == {"SaveImage"}
+def test_nodes() -> None:
+    info = {
+        "SaveImage": {"output_node": True},
+        "EmptyImage": {"output_node": False},
+        "LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}], "size": ["INT", {}]}}},
+        "LoadVideo": {"input": {"required": {"file": ["COMBO", {"options": [], "video_upload": True}]}}},
+        "Recorder": {"input": {"optional": {"sound": ["STRING", {"audio_upload": True}], "x": [["a"], {}]}}},
+        "Odd": {},
+        "Junk": 5,
+    }
+    nodes = answers.parse_nodes(dump(info))
+    assert nodes.outputs == {"SaveImage"}
+    assert nodes.uploads == {("LoadImage", "image"), ("LoadVideo", "file"), ("Recorder", "sound")}
 
 
 @pytest.mark.parametrize("parse", PARSERS[2:])

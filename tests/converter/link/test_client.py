@@ -134,9 +134,10 @@ async def test_what_the_engine_says_of_itself() -> None:
     async with FakeEngine() as engine, EngineClient(f"{engine.url}/") as client:
         assert await client.features() == Features(supports_preview_metadata=True, max_upload_size=104857600)
         assert await client.version() == (0, 3, 64)
-        classes = await client.object_info()
-        assert "SaveImage" in classes
-        assert "EmptyImage" not in classes
+        nodes = await client.object_info()
+        assert "SaveImage" in nodes.outputs
+        assert "EmptyImage" not in nodes.outputs
+        assert ("LoadImage", "image") in nodes.uploads
         await client.free()
         assert engine.frees == [{"unload_models": True, "free_memory": True}]
 
