@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -24,12 +25,14 @@ from converter.api.bodies import Bounds
 from converter.api.dialects import Hall, open_dialects
 from converter.api.native import Native
 from converter.api.notices import Notices
+from converter.api.outputs import Outputs
 from converter.api.probes import Probes
 from converter.core import admission, readiness, signals
 from converter.core.restarts import Policy
 from converter.core.webhooks import parse_secrets
 from converter.entrance import Doors, Entrance
 from converter.errors import CannotStart
+from converter.fitting import fit, open_dispatch
 from converter.gate import Gate, Limits
 from converter.jobs import Jobs
 from converter.link.client import EngineClient
@@ -37,19 +40,15 @@ from converter.link.engine import EngineLink
 from converter.link.loopback import free_port
 from converter.link.session import Session
 from converter.link.supervisor import Supervisor
-from converter.means import Means
 from converter.media.fetch import Fetcher
-from converter.media.inputs import Inputs
-from converter.media.inputs import Limits as InputLimits
 from converter.postbox import Postbox, Terms
 from converter.renewal import renew
 from converter.settings import Settings, declarations
-from converter.stores import EngineFiles, EngineInputs, EngineModels, SharedFolder
+from converter.stores import EngineModels
 from converter.telemetry import Metrics
 from converter.template_files import SHIPPED
 from converter.templates import Templates
 from converter.tracing import open_tracing
-from converter.warden import Warden
 from converter.watch import Watch
 
 if TYPE_CHECKING:
@@ -144,6 +143,8 @@ async def run_replica(
     gate = Gate(_limits(settings), loop.time, metrics)
     watch = Watch(gate, settings.staleness, metrics)
     gate.on_stall = watch.stalled
+    tag = settings.replica_tag or secrets.token_hex(3)
+    dispatch = open_dispatch(settings, tag)
     templates = Templates(_folders(settings))
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
@@ -164,8 +165,8 @@ async def run_replica(
         fetcher = await stack.enter_async_context(
             Fetcher(settings.fetch_timeout, settings.fetch_redirects, settings.fetch_origins)
         )
-        means = _means(settings, link, watch, metrics, tracing, _inputs(settings, link, watch, fetcher))
-        jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, settings.replica_tag)
+        means = fit(settings, link, watch, metrics, tracing, fetcher, dispatch)
+        jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, tag)
         watch.on_loss = jobs.engine_lost
         postbox = await stack.enter_async_context(Postbox(_terms(settings), metrics))
         await stack.enter_async_context(jobs)
@@ -187,8 +188,8 @@ async def run_replica(
         )
         dialects = await stack.enter_async_context(open_dialects(settings.dialects, hall))
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
-        native = Native(hall, lambda: templates.offers)
-        doors = Doors(native.routes(), dialects, probes.routes(), lambda: templates.offers)
+        native = [*Native(hall, lambda: templates.offers).routes(), *Outputs(jobs).routes()]
+        doors = Doors(native, dialects, probes.routes(), lambda: templates.offers)
         opened = entrance.open(doors, gate, metrics, tracing)
         addresses = await stack.enter_async_context(opened)
         yield Replica(gate, jobs, postbox, watch, address=addresses[0], probes=addresses[-1])
@@ -208,34 +209,6 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
     if failure is not None:
         raise failure
-
-
-def _inputs(settings: Settings, link: EngineLink, watch: Watch, fetcher: Fetcher) -> Inputs:
-    return Inputs(
-        EngineInputs(link.client, watch.check_instance),
-        watch,
-        settings.input_dir,
-        fetcher,
-        InputLimits(settings.max_input, settings.max_input_total, settings.max_pixels),
-    )
-
-
-def _means(
-    settings: Settings, link: EngineLink, watch: Watch, metrics: Metrics, tracing: "Tracing | None", inputs: Inputs
-) -> Means:
-    files = EngineFiles(link.client)
-    return Means(
-        link=link,
-        watch=watch,
-        inputs=inputs,
-        files=files if settings.output_dir is None else SharedFolder(settings.output_dir, files),
-        deliveries=asyncio.Semaphore(settings.deliveries),
-        warden=Warden(),
-        metrics=metrics,
-        max_attempts=settings.max_attempts,
-        keep_bytes=settings.keep_bytes,
-        tracing=tracing,
-    )
 
 
 def _terms(settings: Settings) -> Terms:

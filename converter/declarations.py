@@ -118,6 +118,7 @@ _FOLDER = Kind("folder", "an existing folder")
 Text = Annotated[str, Kind("text", "text"), Field(min_length=1)]
 Secrets = Annotated[str | None, Kind("secrets", "secrets, separated by commas")]
 Tag = Annotated[str | None, Kind("text", "1 to 16 letters and digits"), Field(pattern="^[A-Za-z0-9]{1,16}$")]
+Secret = Annotated[str | None, Kind("text", "at least 32 characters"), Field(min_length=32)]
 Count = Annotated[int, _INTEGER]
 Seconds = Annotated[float, Kind("number", "a number", "seconds"), Field(allow_inf_nan=False)]
 Size = Annotated[ByteSize, Kind("size", "a number of bytes, or a size such as 100MiB", "bytes")]

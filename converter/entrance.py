@@ -21,6 +21,7 @@ from converter.api.dialects import Dialect, Probed
 from converter.api.door import Doorkeeper, Keyring
 from converter.api.openapi import OpenApi
 from converter.api.operations import OPERATIONS
+from converter.api.outputs import ROUTE
 from converter.api.page import Page
 from converter.api.server import Door, listen, make_app
 from converter.api.tls import Certificate
@@ -117,7 +118,7 @@ class Entrance:
             self._keyring,
             Cors(settings.cors_origins, settings.public_url or ""),
             Allowance(settings.key_concurrency, settings.key_rate, lambda: gate.service, metrics),
-            opened={route.path for route in opened}.union(*probed),
+            opened={ROUTE, *(route.path for route in opened)}.union(*probed),
             orders=native.union(*(dialect.orders for dialect in dialects)),
         )
 

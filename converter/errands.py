@@ -140,8 +140,8 @@ class Errands:
         return deeds.Withdrawn()
 
     async def collect(self, finished: evidence.Finished, *, hold: int | None, heard: bool) -> Event:
-        """Open the outputs. `heard`: nothing that the engine has sent was missed. Up to `hold` bytes are read at once;
-        None is for a job that nobody waits for: all it may.
+        """Open the outputs, and send them where the order wants them. `heard`: nothing that the engine has sent was
+        missed. Up to `hold` bytes are read at once; None is for a job that nobody waits for: all it may.
 
         What stays open takes one of the bounded number of deliveries, for which a job waits with its ticket in hand.
         """
@@ -157,11 +157,14 @@ class Errands:
             return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
         if hold is not None:
             await self._stack.enter_async_context(self._means.deliveries)
-        bound = self._means.keep_bytes if hold is None else hold
+        dispatch = self._means.dispatch
+        bound = dispatch.hold(self._order, self._means.keep_bytes if hold is None else hold)
         try:
-            self.items = await self._open(bound)
+            self.items = await dispatch.send(self._order, self.outputs, await self._open(bound))
         except Gone:
             return deeds.FileGone()
+        except Fault as fault:
+            return deeds.CollectionFailed(fault)
         except Broken as error:
             log.warning("an output could not be read: %s", error, extra=self._order.about)
             return deeds.CollectionFailed(EngineFailed("an output could not be read from the engine"))

@@ -211,6 +211,12 @@ class EngineFailed(Fault):
     status, code, title, retry = 502, "engine_failed", "Engine failed", "same"
 
 
+class DeliveryFailed(Fault):
+    """The job has made its outputs, and they could not be put where they were to go."""
+
+    status, code, title = 502, "delivery_failed", "Delivery failed"
+
+
 class Unavailable(Fault):
     """The replica takes no work at present; `retry_after` is always given (RFC 9110 section 15.6.4)."""
 

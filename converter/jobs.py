@@ -7,9 +7,8 @@ every run is owned by the group that this hall opens, and none outlives it.
 """
 
 import asyncio
-import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -19,7 +18,7 @@ from converter.core import deeds, idempotency
 from converter.core.archive import Archive
 from converter.core.idempotency import Claim
 from converter.core.order import Order, Selection
-from converter.core.outputs import FileRef
+from converter.core.outputs import FileRef, Output
 from converter.core.workflow import check, wanted_outputs
 from converter.errors import Canceled, Draining, EngineFailed, Expired, Fault, IdInUse, NotFound
 from converter.gate import FreePlace, Ticket
@@ -39,11 +38,11 @@ class Jobs:
     """All jobs of one replica, as an async context manager that owns their tasks.
 
     `keep_jobs` is in seconds; `warmup` is the workflow that shows that the engine works; `tag` begins every id that is
-    made here, a random one unless it is given.
+    made here.
     """
 
     def __init__(
-        self, means: Means, keep_jobs: float, warmup: Mapping[str, Any], warmup_timeout: float, tag: str | None = None
+        self, means: Means, keep_jobs: float, warmup: Mapping[str, Any], warmup_timeout: float, tag: str
     ) -> None:
         self._means = means
         self._warmup = warmup
@@ -51,7 +50,7 @@ class Jobs:
         self._live: dict[tuple[str, str], Run] = {}
         self._claimed: dict[tuple[str, str], Run] = {}
         self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes)
-        self._tag = tag or secrets.token_hex(3)
+        self._tag = tag
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._now = asyncio.get_running_loop().time
@@ -94,6 +93,11 @@ class Jobs:
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(run.ended_at + RETURN):
                         await run.told.wait()
+
+    @property
+    def destinations(self) -> Collection[str]:
+        """The names of the destinations that outputs may be uploaded to."""
+        return self._means.dispatch.destinations
 
     def name(self) -> str:
         """A fresh id; it begins with this replica's tag, so that a load balancer can route it back."""
@@ -168,11 +172,24 @@ class Jobs:
             item.content is None or isinstance(item.content, bytes) for item in run.items
         ):
             return run.items
+        return await self._open(run.outputs, selection, stack)
+
+    async def follow(self, text: str, stack: AsyncExitStack) -> tuple[Item, int]:
+        """The output that a link's reference stands for, and the seconds for which it does so still.
+
+        Raises NotFound for a reference that is none of ours, Expired for one whose time is over or whose file is gone.
+        """
+        links = self._means.dispatch.links
+        reference = links.read(text)
+        [item] = await self._open([reference.output], reference.selection, stack)
+        return item, links.seconds_left(reference)
+
+    async def _open(self, outputs: Sequence[Output], selection: Selection, stack: AsyncExitStack) -> Sequence[Item]:
         await stack.enter_async_context(self._means.deliveries)
         try:
-            return await open_items(self._means.files, run.outputs, selection, stack, hold=0)
+            return await open_items(self._means.files, outputs, selection, stack, hold=0)
         except Gone as error:
-            raise Expired(f"the engine no longer has the outputs of the job {run.id}") from error
+            raise Expired("the engine no longer has the output") from error
         except Broken as error:
             raise EngineFailed("an output could not be read from the engine") from error
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converter.link.engine import EngineLink
+from converter.media.dispatch import Dispatch
 from converter.media.inputs import Inputs
 from converter.media.outputs import Files
 from converter.telemetry import Metrics
@@ -25,6 +26,7 @@ class Means:
     watch: Watch
     inputs: Inputs
     files: Files
+    dispatch: Dispatch
     deliveries: asyncio.Semaphore
     warden: Warden
     metrics: Metrics

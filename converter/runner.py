@@ -129,7 +129,7 @@ class Run:
     @property
     def held(self) -> int:
         """Bytes of outputs that are held in memory; texts are, too."""
-        return sum(item.size for item in self.items if item.content is None or isinstance(item.content, bytes))
+        return sum(item.held for item in self.items)
 
     @property
     def times(self) -> dict[str, float]:

@@ -31,6 +31,7 @@ from converter.declarations import (
     Names,
     Origins,
     Seconds,
+    Secret,
     Secrets,
     Size,
     Switch,
@@ -115,6 +116,13 @@ class Settings(BaseModel):
         None,
         "The engine's output folder, if it is on a disk of this machine: outputs are read from it",
         shown="read over HTTP",
+    )
+    url_secret: Secret = setting(
+        None, "What links to outputs are signed with, so that they outlive a restart", shown="random", secret=True
+    )
+    url_expiry: Seconds = setting(3600.0, "Time for which a link to an output is good", gt=0)
+    destinations_file: File = setting(
+        None, "Places in object storage to which outputs may be uploaded (TOML)", shown="none"
     )
     input_dir: Folder = setting(
         None, "The engine's input folder, if shared: staged inputs are removed from it", shown="not shared"
@@ -224,6 +232,13 @@ class Settings(BaseModel):
     def _check_webhook_secret(cls, value: str | None) -> str | None:
         if value is not None:
             parse_secrets(value)
+        return value
+
+    @field_validator("url_secret")
+    @classmethod
+    def _check_url_secret(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("replica_tag", "") is None:
+            raise ValueError("needs replica_tag, since replicas of one secret could not tell their links apart")
         return value
 
     @field_validator("allow_unguarded")

@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     {"converter.stores", "converter.templates", "converter.ledger", "converter.backlog"},
     {"converter.watch", "converter.warden", "converter.postbox"},
     {"converter.means"},
-    {"converter.errands"},
+    {"converter.errands", "converter.fitting"},
     {"converter.runner"},
     {"converter.jobs"},
     {"converter.api"},

@@ -18,6 +18,7 @@ from converter.errors import EngineFailed, Fault, NotAcceptable, RequestTimeout,
 from converter.jobs import Jobs
 from converter.media.deliver import JsonBody, MultipartBody, disposition, enclose
 from converter.media.outputs import Broken, Item
+from converter.media.zipped import ZipBody
 from converter.runner import Run
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -90,15 +91,22 @@ async def send_json(request: web.Request, run: Run, items: Sequence[Item]) -> we
 
 
 async def send_raw(request: web.Request, run: Run, items: Sequence[Item], wish: Wish, place: str) -> web.StreamResponse:
-    """The bytes of the one output, or of several as multipart/mixed; raises NotAcceptable, which says how to choose."""
+    """The bytes of the one output, or of several as multipart/mixed or ZIP; raises NotAcceptable, which says how to
+    choose.
+    """
     headers = {"X-Job-Id": run.id}
     if len(items) == 1 and (content_type := _call(items[0], wish)):
-        headers |= {"Content-Type": content_type, "Content-Disposition": disposition(items[0].output.name)}
-        return await send(request, _Single(items[0]), headers)
-    if wish.multipart:
-        body = MultipartBody(items)
-        return await send(request, body, headers | {"Content-Type": body.content_type})
-    raise _not_acceptable(items, place)
+        return await send_item(request, items[0], headers | {"Content-Type": content_type})
+    if wish.several is None:
+        raise _not_acceptable(items, place)
+    body = ZipBody(items, f"{run.id}.zip") if wish.several == "zip" else MultipartBody(items)
+    return await send(request, body, headers | body.headers)
+
+
+async def send_item(request: web.Request, item: Item, headers: Mapping[str, str]) -> web.StreamResponse:
+    """The bytes of one output, as what it is unless the headers say otherwise."""
+    about = {"Content-Type": item.output.content_type, "Content-Disposition": disposition(item.output.name)}
+    return await send(request, _Single(item), {**about, **headers})
 
 
 def _call(item: Item, wish: Wish) -> str | None:
@@ -112,8 +120,8 @@ def _not_acceptable(items: Sequence[Item], place: str) -> NotAcceptable:
         kind = items[0].output.content_type.partition(";")[0]
         detail = f"the output is {kind}, which the Accept header does not allow; accept it, or application/json"
     else:
-        detail = f"the job made {len(items)} outputs, and the Accept header allows only one; accept multipart/mixed or "
-        detail += "application/json"
+        detail = f"the job made {len(items)} outputs, and the Accept header allows only one; accept multipart/mixed, "
+        detail += "application/zip or application/json"
     nodes = sorted({item.output.node_id for item in items})
     return NotAcceptable(f"{detail}: the result is at {place}", location=place, nodes=nodes)
 

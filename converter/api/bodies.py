@@ -207,7 +207,9 @@ def validate(model: type[M], document: object) -> M:
 
 
 def _point(location: tuple[int | str, ...]) -> str:
-    return "".join("/" + str(step)[:64].replace("~", "~0").replace("/", "~1") for step in location)
+    """`(storage)` and such are no fields: they tell alternatives of a value apart."""
+    steps = [str(step)[:64] for step in location if not str(step).startswith("(")]
+    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 _SENTENCES: Mapping[str, str] = {

@@ -48,7 +48,7 @@ class Keyring:
 
 
 class Doorkeeper:
-    """The door as a middleware. `opened`: paths that need no key. `orders`: method and route of what is limited."""
+    """The door as a middleware. `opened`: routes that need no key. `orders`: method and route of what is limited."""
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class Doorkeeper:
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        opened = request.path in self._opened
+        resource = request.match_info.route.resource
+        opened = request.path in self._opened or (resource is not None and resource.canonical in self._opened)
         preflight = self._cors.check(request, guarded=opened or self._keyring is not None)
         if preflight is not None:
             return preflight
         if opened or self._keyring is None:
             return await handler(request)
         name = request[KEY_NAME] = self._keyring.identify(request)
-        resource = request.match_info.route.resource
         if resource is None or (request.method, resource.canonical) not in self._orders:
             return await handler(request)
         async with self._allowance.order(request, name):

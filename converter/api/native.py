@@ -16,6 +16,7 @@ from aiohttp import web
 
 from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, RUN, TIMES, send_json, send_raw, stream
 from converter.api.bodies import read_document, validate
+from converter.api.choices import choose, narrow, reselect
 from converter.api.dialects import Hall
 from converter.api.notices import NATIVE
 from converter.api.requests import Common, RunRequest, TemplateRequest
@@ -101,7 +102,8 @@ class Native:
                 ticket = stack.enter_context(self._gate.knock())
             document, parts = await read_document(request, self._bounds)
             body = validate(model, document)
-            selection = _select(body, wish, select)
+            wish = narrow(body.outputs, wish)
+            selection = choose(body.outputs, select(body.outputs.nodes), wish, self._jobs.destinations)
             if key is not None:
                 claim = Claim(scope, key, fingerprint(request.method, request.path, document, parts))
                 run = self._jobs.recall(claim)
@@ -158,9 +160,9 @@ class Native:
         """The order with what the workflow shows of its outputs; refused if they could not be answered in the end."""
         nodes = self._jobs.foresee(order) or ()
         _refuse_strays(order)
-        if wish.shape is Shape.RAW and not wish.multipart and len(nodes) > 1:
+        if wish.shape is Shape.RAW and wish.several is None and len(nodes) > 1:
             detail = f"the workflow has {len(nodes)} outputs, and the Accept header allows only one"
-            choice = "name one node in outputs.nodes, or accept multipart/mixed or application/json"
+            choice = "name one node in outputs.nodes, or accept multipart/mixed, application/zip or application/json"
             raise NotAcceptable(f"{detail}; {choice}", nodes=list(nodes))
         return replace(order, foreseen=nodes)
 
@@ -228,7 +230,7 @@ class Native:
             if wish.shape is Shape.RAW:
                 raise _explain_absence(run)
             return web.json_response(self._describe(run, request[REQUEST_ID]))
-        return await self._send_again(request, run, wish, _reselect(run, wish))
+        return await self._send_again(request, run, wish, reselect(run, wish))
 
     def _find(self, request: web.Request) -> Run:
         run = self._jobs.find(request.match_info["id"], request.get(KEY_NAME, ""))
@@ -307,24 +309,6 @@ def _refuse_strays(order: Order) -> None:
 
 def _take_nodes(nodes: list[str] | None) -> tuple[str, ...] | None:
     return None if nodes is None else tuple(nodes)
-
-
-def _select(body: Common, wish: Wish, select: Select) -> Selection:
-    """Which outputs are answered, and how: who accepts a single picture format and names no other gets that one."""
-    outputs = body.outputs
-    if wish.shape is Shape.RAW and outputs.format is not None and wish.excludes(outputs.format):
-        raise NotAcceptable(f"outputs.format is {outputs.format}, which the Accept header does not allow")
-    accepted = wish.format if wish.shape is Shape.RAW else None
-    return Selection(select(outputs.nodes), outputs.format or accepted, outputs.quality)
-
-
-def _reselect(run: Run, wish: Wish) -> Selection | None:
-    """What one asks for who comes back, where a picture would have to be in another format than it is."""
-    wanted = wish.format if wish.shape is Shape.RAW else None
-    pictures = [item.output.content_type for item in run.items if item.output.kind == "image"]
-    if wanted is None or all(wish.takes(content_type) for content_type in pictures):
-        return None
-    return replace(run.order.selection, format=wanted)
 
 
 def _explain_absence(run: Run) -> Fault:

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import ETag, web
 
 from converter import __version__
-from converter.api.operations import HEADERS, OPERATIONS, PARAMETERS, Answer, Operation, sample
+from converter.api.operations import HEADERS, OPEN, OPERATIONS, PARAMETERS, Answer, Operation, sample
 from converter.api.schemas import BINARY, Schema, build_schemas, explain, name_request, refer
 from converter.core.catalog import Offer
 from converter.errors import (
@@ -117,8 +117,8 @@ _KEY = {"type": "http", "scheme": "bearer", "description": "An API key (RFC 6750
 
 
 def _guard(operation: Operation, *, guarded: bool) -> Operation:
-    """The operation with what stands before it; the probes are open."""
-    if operation.tag == "health":
+    """The operation with what stands before it."""
+    if operation.tag in OPEN:
         return operation
     if not guarded:
         return replace(operation, faults=(*operation.faults, Forbidden))
@@ -151,7 +151,7 @@ def _describe_operation(operation: Operation, used: dict[str, Any], body: str = 
     if operation.description:
         document["description"] = operation.description
     names = (*operation.parameters, "X-Request-Id")
-    if operation.tag == "health":
+    if operation.tag in OPEN:
         document["security"] = []
     document["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if operation.body is not None:

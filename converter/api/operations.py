@@ -18,6 +18,7 @@ from converter.errors import (
     Canceled,
     DeadlineExceeded,
     DeadlineUnmeetable,
+    DeliveryFailed,
     Draining,
     EngineDown,
     EngineFailed,
@@ -57,7 +58,7 @@ class Operation:
     """One route. `id` is unique; `parameters` are names in PARAMETERS; `faults` those that belong to the route."""
 
     id: str
-    tag: Literal["work", "workflows", "jobs", "health", "about"]
+    tag: Literal["work", "workflows", "jobs", "outputs", "health", "about"]
     summary: str
     answers: Mapping[int, Answer]
     description: str = ""
@@ -66,6 +67,9 @@ class Operation:
     examples: Mapping[str, Any] = field(default_factory=dict)
     faults: tuple[type[Fault], ...] = ()
 
+
+OPEN = ("health", "outputs")
+"""Tags of what needs no key: probes, and links that are keys themselves."""
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "X-Request-Id": {
@@ -96,6 +100,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         "schema": TEXT,
     },
     "id": {"in": "path", "required": True, "description": "The job's id.", "schema": TEXT},
+    "reference": {"in": "path", "required": True, "description": "As a link has it.", "schema": TEXT},
     "name": {"in": "path", "required": True, "description": "The template's name.", "schema": TEXT},
 }
 """By name, which is the parameter's own."""
@@ -188,14 +193,15 @@ def _sample_input(hole: Input) -> Any:
 
 _NEGOTIATION = (
     "`Accept` decides on the answer: JSON with the bytes inside (the default), the bytes of the one output, or of "
-    "several as multipart/mixed, or events while the job goes on. Who leaves early cancels the job, unless `Prefer` "
-    "has let it go. A body of multipart/form-data has the JSON as its first part, `request`; "
+    "several as multipart/mixed or ZIP, or events while the job goes on. Who leaves early cancels the job, unless "
+    "`Prefer` has let it go. A body of multipart/form-data has the JSON as its first part, `request`; "
     '`{"part": NAME}` in place of an input\'s value refers to another part. Bodies may be compressed (gzip, deflate).'
 )
 
 _MEDIA = {
     **dict.fromkeys(("image/*", "video/*", "audio/*", "application/octet-stream"), BINARY),
     "multipart/mixed": BINARY,
+    "application/zip": BINARY,
     "text/event-stream": refer("Event"),
 }
 
@@ -214,7 +220,8 @@ _ACCEPTED = Answer(
 
 _REFUSALS = (QueueFull, Shed, DeadlineUnmeetable, Starting, Draining, EngineDown)
 _UNREADABLE = (InvalidRequest, NotAcceptable, RequestTimeout, TooLarge, UnsupportedMediaType)
-_FAILURES = (Canceled, InvalidWorkflow, InvalidInput, ExecutionFailed, EngineFailed, DeadlineExceeded, OutOfMemory)
+_BROKEN = (EngineFailed, DeliveryFailed)
+_FAILURES = (Canceled, InvalidWorkflow, InvalidInput, ExecutionFailed, *_BROKEN, DeadlineExceeded, OutOfMemory)
 _WORK_FAULTS = (*_UNREADABLE, IdInUse, IdempotencyMismatch, Expired, *_FAILURES, *_REFUSALS)
 
 _NATIVE: Mapping[tuple[str, str], Operation] = {
@@ -280,6 +287,15 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         },
         parameters=("id", "Last-Event-ID"),
         faults=(NotFound, Expired),
+    ),
+    ("GET", "/v1/outputs/{reference}"): Operation(
+        "show_output",
+        "outputs",
+        "Fetch an output by its link",
+        {200: Answer("The bytes.", {"*/*": BINARY}, ("Content-Disposition",))},
+        "Links come with `outputs.delivery` `url`. They need no key: whoever has one may fetch the output.",
+        parameters=("reference",),
+        faults=(NotFound, Expired, EngineFailed),
     ),
     ("POST", "/v1/jobs/{id}/cancel"): Operation(
         "cancel_job",

@@ -5,8 +5,18 @@ Leaves reading them to `bodies`, and what they mean to `native`. Invariant: an u
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
+from converter.core.order import Format, Metadata
 from converter.core.workflow import MAX_DEPTH, UI_EXPORT, is_deep
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -32,15 +42,36 @@ def lacking(instead: str) -> BeforeValidator:
     return BeforeValidator(refuse)
 
 
+class Storage(BaseModel):
+    """`outputs.delivery` to a destination in object storage."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    storage: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+Named = Literal["inline", "raw", "multipart", "zip", "url"]
+
+
+def _tell_delivery(value: object) -> str:
+    return "(name)" if isinstance(value, str) else "(storage)"
+
+
+Delivery = Annotated[
+    Annotated[Named, Tag("(name)")] | Annotated[Storage, Tag("(storage)")], Discriminator(_tell_delivery)
+]
+
+
 class Outputs(BaseModel):
     """`outputs` of a request: which are answered, and how."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     nodes: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
-    format: Literal["png", "jpeg", "webp"] | None = None
+    format: Format | None = None
     quality: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
-    delivery: Literal["inline"] = "inline"
+    metadata: Metadata = "keep"
+    delivery: Delivery = "inline"
 
 
 class Common(BaseModel):

@@ -62,6 +62,9 @@ _ENDED = ["succeeded", "failed", "canceled"]
 
 _TIMINGS = dict.fromkeys(("waiting", "staging", "queued", "executing", "collecting"), _SECONDS)
 
+_PLACES: list[Schema] = [{"required": [member]} for member in ("data", "text", "url", "key")]
+"""Any of them tells where an output is; a key may have a url beside it."""
+
 _WORK: dict[str, Schema] = {
     "Node": _object(
         {
@@ -83,10 +86,18 @@ _WORK: dict[str, Schema] = {
             "size": _about(_COUNT, "Bytes."),
             "data": _about(_BASE64, "The bytes; `output` events have none."),
             "text": _about(TEXT, "The text, where it is one that no file holds."),
-            "warning": _about(TEXT, "Why it is not in the format that was asked for."),
+            "url": _about(TEXT, "Where the bytes are; without a host, on the replica that has answered."),
+            "expires_at": _about({**TEXT, "format": "date-time"}, "Until when the url is good."),
+            "destination": _about(TEXT, "The place in object storage that has it."),
+            "key": _about(TEXT, "Its key there."),
+            "warning": _about(TEXT, "What is not as it was asked for, and why."),
         },
         "data",
         "text",
+        "url",
+        "expires_at",
+        "destination",
+        "key",
         "warning",
         description="What a node made. By node as in the workflow, then as the engine lists them.",
     ),
@@ -104,9 +115,7 @@ _WORK: dict[str, Schema] = {
         {
             "id": TEXT,
             "status": {"const": "succeeded"},
-            "outputs": _list(
-                {"allOf": [refer("Output"), {"oneOf": [{"required": ["data"]}, {"required": ["text"]}]}]}, minItems=1
-            ),
+            "outputs": _list({"allOf": [refer("Output"), {"anyOf": _PLACES}]}, minItems=1),
             "timings": refer("Timings"),
             "engine": refer("Engine"),
             "inputs": {"type": "object", "description": "What a template was filled with, a drawn seed included."},
@@ -314,7 +323,13 @@ _FIELDS: dict[str, Schema] = {
     "nodes": {"description": "Only these nodes are run and answered."},
     "format": {"description": "Pictures are converted to it."},
     "quality": {"description": "Of a conversion: 1 is smallest, 100 is best."},
-    "delivery": {"description": "How the bytes come."},
+    "metadata": {"description": "Whether what pictures tell of how they were made stays in them."},
+    "delivery": {
+        "description": "How the bytes come: `inline`, within JSON (or as `Accept` says); `raw`, `multipart` or `zip`, "
+        "as the body of this answer; `url`, by links to this replica that are good for a while; or to a destination in "
+        "object storage that the operator has named."
+    },
+    "storage": {"description": "The destination's name."},
 }
 """What the models do not say of their fields."""
 

@@ -8,8 +8,12 @@ import math
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from converter.core.order import Format
+
+Form = Literal["raw", "multipart", "zip"]
+"""How the bytes of outputs make a body."""
 
 
 class Shape(Enum):
@@ -46,9 +50,25 @@ class Wish:
         return _weigh(self.ranges, content_type) > 0
 
     @property
-    def multipart(self) -> bool:
-        """Whether several outputs may be answered as multipart/mixed: only if that is named."""
-        return any(r.type == "multipart" and r.subtype in ("mixed", "*") and r.quality > 0 for r in self.ranges)
+    def several(self) -> Literal["multipart", "zip"] | None:
+        """The form in which several outputs may be answered as bytes: only one that is named."""
+        named = {"multipart": ("multipart/mixed", "multipart/*"), "zip": ("application/zip",)}
+        weights = {
+            form: max((r.quality for r in self.ranges if f"{r.type}/{r.subtype}" in types), default=0.0)
+            for form, types in named.items()
+        }
+        if not any(weights.values()):
+            return None
+        return "zip" if weights["zip"] > weights["multipart"] else "multipart"
+
+    def narrowed(self, form: Form) -> "Wish | None":
+        """The wish of a caller who asks for this form beside the header; None if the header rules it out."""
+        if form == "raw":
+            ranges = tuple(r for r in self.ranges if _shape(r, json=False) is Shape.RAW)
+        else:
+            kind, subtype = ("multipart", "mixed") if form == "multipart" else ("application", "zip")
+            ranges = (Range(kind, subtype, _weigh(self.ranges, f"{kind}/{subtype}")),)
+        return Wish(Shape.RAW, ranges) if any(r.quality > 0 for r in ranges) else None
 
     def excludes(self, format: Format) -> bool:
         """Whether nothing but pictures is acceptable, and none of this format."""
@@ -58,12 +78,13 @@ class Wish:
     @property
     def format(self) -> Format | None:
         """The one picture format that is acceptable, if there is just one."""
-        formats: tuple[Format, ...] = ("png", "jpeg", "webp")
+        formats: tuple[Format, ...] = ("png", "jpeg", "webp", "avif")
         taken: list[Format] = [f for f in formats if self.takes(f"image/{f}")]
         return taken[0] if len(taken) == 1 else None
 
 
 _RAW_TYPES = frozenset(("image", "video", "audio", "multipart", "*"))
+_RAW_KINDS = frozenset(("application/octet-stream", "application/zip"))
 
 
 def read_accept(header: str | None) -> Wish | None:
@@ -93,7 +114,7 @@ def _shape(accepted: Range, *, json: bool) -> Shape | None:
         return Shape.JSON
     if (accepted.type, accepted.subtype) == ("text", "event-stream"):
         return Shape.STREAM
-    if accepted.type in _RAW_TYPES or (accepted.type, accepted.subtype) == ("application", "octet-stream"):
+    if accepted.type in _RAW_TYPES or f"{accepted.type}/{accepted.subtype}" in _RAW_KINDS:
         return Shape.RAW
     return None
 

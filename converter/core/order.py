@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, Protocol
 
-Format = Literal["png", "jpeg", "webp"]
+Format = Literal["png", "jpeg", "webp", "avif"]
+Metadata = Literal["keep", "strip"]
 
 
 class Content(Protocol):
@@ -35,16 +36,30 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """Outputs go to object storage: to a destination of the operator's, by its name."""
+
+    destination: str
+
+
+Delivery = Literal["inline", "url"] | Upload
+"""Where the bytes of outputs go: into the answer, to callers who follow a link, to a store."""
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """Which outputs are answered, and how.
 
     nodes: only these output nodes are run and answered; None is all. format, quality (1 to 100): pictures are
-    converted to it; None leaves them as the engine made them.
+    converted to it; None leaves them as the engine made them. metadata: whether what pictures tell of how they were
+    made stays in them.
     """
 
     nodes: tuple[str, ...] | None = None
     format: Format | None = None
     quality: int | None = None
+    metadata: Metadata = "keep"
+    delivery: Delivery = "inline"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ are neither text nor name a file, and names that lead out of the engine's folder
 is left has to say so.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -209,3 +210,13 @@ def _classify(filename: str, key: str) -> tuple[Kind, str]:
     if key == "audio" and extension in _AUDIO_ALSO:
         return "audio", _AUDIO_ALSO[extension]
     return _TYPES.get(extension) or (_KINDS.get(key, "file"), "application/octet-stream")
+
+
+def name_entries(outputs: Sequence[Output]) -> list[str]:
+    """A name for each output by which it is found among the others: its own, numbered where that is taken."""
+    names: dict[str, None] = {}
+    for output in outputs:
+        stem, suffix = re.fullmatch(r"(.+?)(\.\w+)?", output.name, re.DOTALL).groups("")  # type: ignore[union-attr]
+        numbered = (f"{stem}_{number}{suffix}" for number in itertools.count(2))
+        names[next(name for name in itertools.chain([output.name], numbered) if name not in names)] = None
+    return list(names)

@@ -31,6 +31,7 @@ def describe(item: Item) -> dict[str, Any]:
         "content_type": output.content_type,
         "size": item.size,
     }
+    document |= item.link
     if item.warning is not None:
         document["warning"] = item.warning
     if output.text is not None:
@@ -112,7 +113,7 @@ class MultipartBody:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._boundary = uuid.uuid4().hex
-        self.content_type = f"multipart/mixed; boundary={self._boundary}"
+        self.headers = {"Content-Type": f"multipart/mixed; boundary={self._boundary}"}
         self._items = items
         self._heads = [self._head(item) for item in items]
         self._tail = f"--{self._boundary}--\r\n".encode()

@@ -1,4 +1,4 @@
-"""Conversion of pictures into the format that a caller asked for.
+"""Pictures in the format that a caller asked for, with or without what they tell of how they were made.
 
 Pillow does the work, in a thread. Invariant: a picture that can't be converted without loss of meaning (animated,
 not readable) comes back as it was, with a sentence that says why.
@@ -6,16 +6,23 @@ not readable) comes back as it was, with a sentence that says why.
 
 import asyncio
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from converter.core.order import Format
+from converter.core.order import Format, Metadata
+from converter.core.stripping import strip
+from converter.media.metadata import ORIENTATION, carry
 
 if TYPE_CHECKING:  # Pillow takes 40 ms to import, which a start does not need
     from PIL.Image import Image
 
 DEFAULT_QUALITY = 90
-"""Of jpeg and webp, as ComfyUI's `/view` has it."""
+"""Of jpeg, webp and avif, as ComfyUI's `/view` has it."""
+
+BEST_QUALITY = 95
+"""For pictures that are encoded anew without having been asked for in another format."""
+
+UNSTRIPPED = "metadata is taken out of png, jpeg and webp alone: this may have some"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +34,61 @@ class Converted:
     warning: str | None = None
 
 
-async def convert(data: bytes, wanted: Format, quality: int | None) -> Converted:
+async def convert(data: bytes, wanted: Format, quality: int | None, metadata: Metadata = "keep") -> Converted:
     """The picture in another format. `quality` is 1 to 100 and has no meaning for png."""
-    return await asyncio.to_thread(_convert, data, wanted, DEFAULT_QUALITY if quality is None else quality)
+    converted = await asyncio.to_thread(_convert, data, wanted, quality or DEFAULT_QUALITY, metadata)
+    if metadata == "keep" or converted.format == "avif":  # into which nothing gets that was not carried
+        return converted
+    bare = await bare_of_metadata(converted.data)
+    return replace(bare, format=converted.format, warning=_join(converted.warning, bare.warning))
 
 
-def _convert(data: bytes, wanted: Format, quality: int) -> Converted:
+async def bare_of_metadata(data: bytes) -> Converted:
+    """The picture as it is, without metadata, or with a warning that it may have some."""
+    return await asyncio.to_thread(_bare, data)
+
+
+def _bare(data: bytes) -> Converted:
+    stripped = strip(data)
+    if stripped is None:
+        return Converted(data, None, UNSTRIPPED)
+    if len(stripped) < len(data) and (form := _turned(data)) is not None:
+        turned = _convert(data, form, BEST_QUALITY, "strip")
+        return Converted(strip(turned.data) or data, None, turned.warning)
+    return Converted(stripped, None)
+
+
+def _turned(data: bytes) -> Format | None:
+    """The format of a picture that only its metadata turns upright."""
+    from PIL import Image
+
+    forms: dict[str | None, Format] = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp"}
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return forms.get(picture.format) if picture.getexif().get(ORIENTATION, 1) != 1 else None
+    except Exception:  # a boundary, as in `_convert`: what can't be read isn't turned either
+        return None
+
+
+def _convert(data: bytes, wanted: Format, quality: int, metadata: Metadata) -> Converted:
     from PIL import Image, ImageOps
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
             if getattr(picture, "is_animated", False):
                 return Converted(data, None, "the picture is animated and was left as it is")
-            fitting, warning = _fit(ImageOps.exif_transpose(picture), wanted)
+            upright = ImageOps.exif_transpose(picture)
+            carried, lost = ({}, None) if metadata == "strip" else carry(picture, wanted)
+            fitting, warning = _fit(upright, wanted)
             buffer = io.BytesIO()
-            fitting.save(buffer, wanted, **({} if wanted == "png" else {"quality": quality}))
-            return Converted(buffer.getvalue(), wanted, warning)
+            fitting.save(buffer, wanted, **carried, **({} if wanted == "png" else {"quality": quality}))
+            return Converted(buffer.getvalue(), wanted, _join(warning, lost))
     except Exception:  # a boundary: what Pillow's readers raise for broken bytes has no common class
         return Converted(data, None, "the picture can't be converted and was left as it is")
+
+
+def _join(*warnings: str | None) -> str | None:
+    return "; ".join(filter(None, warnings)) or None
 
 
 def _fit(picture: "Image", wanted: Format) -> "tuple[Image, str | None]":

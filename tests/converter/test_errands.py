@@ -11,6 +11,7 @@ from converter.core.evidence import Finished
 from converter.core.order import Order
 from converter.core.outputs import FileRef
 from converter.errands import READINGS, Errands
+from converter.media.dispatch import Dispatch
 from converter.media.outputs import Broken, OpenFile
 from converter.telemetry import Metrics
 
@@ -60,7 +61,10 @@ async def test_outputs_that_an_engine_which_answers_can_not_give_are_given_up() 
 
     watch = SimpleNamespace(check_instance=check_instance, output_classes=None)
     deliveries = asyncio.Semaphore(1)
-    means = cast("Any", SimpleNamespace(files=files, watch=watch, deliveries=deliveries, keep_bytes=1))
+    dispatch = Dispatch(cast("Any", None), cast("Any", None))
+    means = cast(
+        "Any", SimpleNamespace(files=files, dispatch=dispatch, watch=watch, deliveries=deliveries, keep_bytes=1)
+    )
     order = Order("job", {"1": {"class_type": "SaveImage", "inputs": {}}}, 1.0)
     errands = Errands(means, order, cast("Any", SimpleNamespace()))
     event = await errands.collect(Finished({"1": {"images": [{"filename": "a.png"}]}}), hold=None, heard=True)

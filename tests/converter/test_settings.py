@@ -40,7 +40,8 @@ def test_every_name_that_stays_is_declared_with_a_meaning() -> None:
     declared = {declaration.variable: declaration for declaration in declarations()}
     assert declared.keys() >= {f"CONVERTER_{name}" for name in NAMES_THAT_STAY}
     assert all(d.meaning and d.type and d.default for d in declared.values())
-    assert [d.variable for d in declared.values() if d.secret] == ["CONVERTER_API_KEYS", "CONVERTER_WEBHOOK_SECRET"]
+    secret = ["CONVERTER_API_KEYS", "CONVERTER_URL_SECRET", "CONVERTER_WEBHOOK_SECRET"]
+    assert [d.variable for d in declared.values() if d.secret] == secret
     assert declared["CONVERTER_BUSY_IS_READY"].switch
     assert declared["CONVERTER_MAX_BODY"].default == "100MiB"
     assert declared["CONVERTER_TIMEOUT"].unit == "seconds"

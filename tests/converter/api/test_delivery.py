@@ -29,7 +29,7 @@ MEGABYTE = 2**20
 def source(monkeypatch: pytest.MonkeyPatch) -> Source:
     """Whatever the engine says that it has made: these are the bytes."""
     source = Source()
-    monkeypatch.setattr("converter.app.EngineFiles", lambda client: source)
+    monkeypatch.setattr("converter.fitting.EngineFiles", lambda client: source)
     return source
 
 
@@ -152,7 +152,7 @@ async def test_two_hundred_megabytes_go_through_in_little_memory(source: Source,
     assert peak - before < 32 * MEGABYTE
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 2**18 - 1, 2**18, 2**18 + 1, 3 * 2**18 + 2])
+@pytest.mark.parametrize("size", [1, 2, 2**18 - 1, 2**18, 2**18 + 1, 3 * 2**18 + 2])
 async def test_all_shapes_have_the_same_bytes(source: Source, caller: Caller, size: int) -> None:
     source.size = size
     expected = content(size)
@@ -186,6 +186,14 @@ async def test_what_was_announced_and_is_broken_at_once_is_a_fault(source: Sourc
     reply = await caller.run(picture(1), RAW)
     assert (reply.status, reply.code) == (502, "engine_failed")
     assert source.opened - before == 3
+    assert source.files == 0
+
+
+async def test_a_picture_without_a_byte_is_a_fault(source: Source, caller: Caller) -> None:
+    source.size = 0
+    for shape in ("application/json", "image/png"):
+        reply = await caller.run(picture(1), {"Accept": shape})
+        assert (reply.status, reply.code) == (502, "engine_failed")
     assert source.files == 0
 
 

@@ -61,7 +61,7 @@ async def test_a_large_result_of_a_kept_job_can_be_had_by_all_ways(
 ) -> None:
     """More than is kept in memory: the file is opened anew."""
     source = Source(size=3 * MEGABYTE)
-    monkeypatch.setattr("converter.app.EngineFiles", lambda client: source)
+    monkeypatch.setattr("converter.fitting.EngineFiles", lambda client: source)
     async with converter(engine.url, keep_bytes=MEGABYTE) as caller:
         headers = {"Accept": accept, "Prefer": "respond-async, wait=60"}
         reply = await caller.run(picture(1), headers, id="large")

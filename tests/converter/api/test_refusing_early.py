@@ -58,8 +58,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"outputs": {"nodes": ["2"] * 1001}}, "/outputs/nodes", "must have 1000 entries or fewer"),
     ({"outputs": {"quality": 0}}, "/outputs/quality", "must be at least 1"),
     ({"outputs": {"quality": 101}}, "/outputs/quality", "must be at most 100"),
-    ({"outputs": {"format": "gif"}}, "/outputs/format", "must be 'png', 'jpeg' or 'webp'"),
-    ({"outputs": {"delivery": "url"}}, "/outputs/delivery", "must be 'inline'"),
+    ({"outputs": {"format": "gif"}}, "/outputs/format", "must be 'png', 'jpeg', 'webp' or 'avif'"),
+    ({"outputs": {"delivery": {"storage": 1}}}, "/outputs/delivery/storage", "must be text"),
+    ({"outputs": {"metadata": "drop"}}, "/outputs/metadata", "must be 'keep' or 'strip'"),
     ({"extra_data": None}, "/extra_data", "must be an object"),
     ({"workflow": []}, "/workflow", "must be an object"),
     ({"colour": 1}, "/colour", "no such field"),
@@ -101,7 +102,7 @@ async def test_how_to_choose_is_said_where_one_can_choose(caller: Caller) -> Non
     assert batch.headers["Location"] == "/v1/jobs/batch"
     for reply in (batch, await caller.get("/v1/jobs/batch", Accept="image/png")):
         assert (reply.status, reply.code) == (406, "not_acceptable")
-        assert "accept multipart/mixed or application/json" in reply.document["detail"]
+        assert "accept multipart/mixed, application/zip or application/json" in reply.document["detail"]
         assert "outputs.nodes" not in reply.document["detail"]
     parts = await caller.get("/v1/jobs/batch", Accept="image/png, multipart/mixed")
     assert parts.status == 200

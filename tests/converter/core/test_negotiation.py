@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.negotiation import Preference, Range, Shape, Wish, read_accept, read_prefer
+from converter.core.negotiation import Form, Preference, Range, Shape, Wish, read_accept, read_prefer
 
 JSON, RAW, STREAM = Shape.JSON, Shape.RAW, Shape.STREAM
 
@@ -33,6 +33,7 @@ def wish(header: str | None) -> Wish:
         ("video/mp4", RAW),
         ("audio/*;q=0.3", RAW),
         ("application/octet-stream", RAW),
+        ("application/zip", RAW),
         ("multipart/mixed", RAW),
         ("image/png, */*;q=0.8", RAW),
         ("image/png;q=0.8, */*", JSON),
@@ -96,11 +97,36 @@ def test_a_quoted_string_is_one_piece() -> None:
 
 
 def test_several_outputs_at_once_must_be_asked_for_by_name() -> None:
-    assert wish("multipart/mixed").multipart
-    assert wish("multipart/*, image/png").multipart
-    assert not wish("multipart/mixed;q=0, image/png").multipart
-    assert not wish("multipart/form-data, */*").multipart
-    assert not wish("*/*").multipart
+    assert wish("multipart/mixed").several == "multipart"
+    assert wish("multipart/*, image/png").several == "multipart"
+    assert wish("multipart/mixed;q=0, image/png").several is None
+    assert wish("multipart/form-data, */*").several is None
+    assert wish("*/*").several is None
+    assert wish("image/png, application/zip").several == "zip"
+    assert wish("application/zip, multipart/mixed").several == "multipart"
+    assert wish("application/zip, multipart/mixed;q=0.5").several == "zip"
+    assert wish("application/zip;q=0, image/png").several is None
+
+
+@pytest.mark.parametrize(
+    ("header", "form", "ranges"),
+    [
+        (None, "raw", "*/*"),
+        ("application/json, image/webp", "raw", "image/webp"),
+        ("application/json, */*;q=0.1", "raw", "*/*;q=0.1"),
+        ("application/json", "raw", None),
+        ("image/png;q=0, application/json", "raw", None),
+        (None, "zip", "application/zip"),
+        ("application/*;q=0.5", "zip", "application/zip;q=0.5"),
+        ("image/png", "zip", None),
+        (None, "multipart", "multipart/mixed"),
+        ("multipart/*", "multipart", "multipart/mixed"),
+        ("text/event-stream", "multipart", None),
+    ],
+)
+def test_a_form_beside_the_header_narrows_it(header: str | None, form: Form, ranges: str | None) -> None:
+    narrowed = wish(header).narrowed(form)
+    assert narrowed == (None if ranges is None else Wish(RAW, wish(ranges).ranges))
 
 
 @pytest.mark.parametrize(
@@ -108,10 +134,11 @@ def test_several_outputs_at_once_must_be_asked_for_by_name() -> None:
     [
         ("image/webp", "webp"),
         ("image/jpeg, video/mp4", "jpeg"),
-        ("image/*, image/png;q=0, image/jpeg;q=0", "webp"),
+        ("image/*, image/png;q=0, image/jpeg;q=0, image/avif;q=0", "webp"),
         ("image/png, image/webp", None),
         ("image/*", None),
-        ("image/avif", None),
+        ("image/avif", "avif"),
+        ("image/jxl", None),
     ],
 )
 def test_a_format_is_chosen_only_where_one_is_left(header: str, chosen: str | None) -> None:
@@ -155,8 +182,8 @@ def test_no_accept_header_raises(header: str) -> None:
     if found is not None:
         assert len(found.ranges) <= 64
         assert all(0.0 <= r.quality <= 1.0 for r in found.ranges)
-        assert found.format in (None, "png", "jpeg", "webp")
-        assert found.multipart in (True, False)
+        assert found.format in (None, "png", "jpeg", "webp", "avif")
+        assert found.several in (None, "multipart", "zip")
         if found.shape is JSON:
             assert found.takes("application/json")
 

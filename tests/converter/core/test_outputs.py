@@ -1,6 +1,7 @@
 """Everything that a prompt made is listed, in one order, whatever else the engine put beside it."""
 
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.outputs import FileRef, Output, collect
+from converter.core.outputs import FileRef, Output, collect, name_entries
 from tests.converter.core.documents import graphs, texts, values
 from tests.fakes import recordings
 
@@ -254,3 +255,12 @@ def test_recorded_histories_and_messages_tell_the_same() -> None:
         assert collect(graph, recorded) == collect(graph, heard) != ()
         compared += 1
     assert compared >= 7
+
+
+@given(st.lists(st.sampled_from(["a.png", "a_2.png", "a_2_2.png", "a", "a.", ".a", "a.b.c", "ü 1.mp4"]), max_size=12))
+def test_every_output_has_a_name_of_its_own(given_names: list[str]) -> None:
+    outputs = [Output("1", None, name, "file", "application/octet-stream", text="") for name in given_names]
+    found = name_entries(outputs)
+    assert len(set(found)) == len(given_names)
+    for name, own in zip(found, given_names, strict=True):
+        assert re.fullmatch(re.escape(own) + "|" + r".+(_\d+)+(\.\w+)?", name)

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import email.policy
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from email.parser import BytesParser
 from urllib.parse import unquote
 
@@ -40,7 +40,7 @@ def text(words: str) -> Item:
     )
 
 
-def join(body: JsonBody | MultipartBody) -> bytes:
+def join(body: AsyncIterable[bytes]) -> bytes:
     async def collect() -> bytes:
         return b"".join([piece async for piece in body])
 
@@ -87,7 +87,7 @@ def test_multipart_is_read_back_by_a_mail_reader(parts: list[tuple[list[bytes], 
     written = join(body)
     assert len(written) == len(body)
     message = BytesParser(policy=email.policy.HTTP).parsebytes(
-        f"Content-Type: {body.content_type}\r\n\r\n".encode() + written
+        f"Content-Type: {body.headers['Content-Type']}\r\n\r\n".encode() + written
     )
     read = list(message.iter_parts())
     assert not message.defects
