@@ -2,8 +2,8 @@
 
 For: signing, sending and sending again. Leaves to others: what a notice says (the doors), whether it is sent again and
 when (`core.webhooks`), and keeping it until then (`backlog`). Invariant: a notice that was expected ends in the log as
-delivered or as given up, once, unless it is kept for the next start; nothing is sent to an origin that the operator
-has not named; secrets are in signatures alone.
+delivered or as given up, once, unless it is kept for the next start; nothing is sent to a private address
+that the operator has not named; secrets are in signatures alone.
 """
 
 import asyncio
@@ -20,14 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientError, ClientTimeout
 from standardwebhooks import Webhook
 
 from converter import __version__
 from converter.backlog import Letter, open_backlog
 from converter.core import webhooks
-from converter.core.origins import origin_of
+from converter.core.address import Refused, vet
 from converter.core.problems import read_retry_after
+from converter.media.vetted import Closed, Dialer
 from converter.telemetry import Metrics
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ AT_ONCE = 8
 
 LAST = 5.0
 """Seconds at the end for what the last jobs left to tell."""
+
+
+_HEADERS = {"Content-Type": "application/json", "User-Agent": f"converter/{__version__}"}
 
 
 class Notice(Protocol):
@@ -67,8 +71,9 @@ class Unwanted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`secrets` to sign with, none where there are no webhooks; `origins` that may be told; seconds of `patience`;
-    `places` for notices, those of jobs that go on included, and bytes of `room` for their bodies; `folder` keeps them.
+    """`secrets` to sign with, none where there are no webhooks; private `origins` that may be told, too; seconds of
+    `patience`; `places` for notices, those of jobs that go on included, and bytes of `room` for their bodies; `folder`
+    keeps them.
     """
 
     secrets: Sequence[str]
@@ -87,6 +92,7 @@ class Postbox:
         self._metrics = metrics
         self._signers = [Webhook(secret) for secret in terms.secrets]
         self._room = terms.room
+        self._dialer = Dialer()
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._untried: set[asyncio.Task[None]] = set()
@@ -99,15 +105,7 @@ class Postbox:
         if self._signers:
             async with AsyncExitStack() as stack:
                 self._backlog = await stack.enter_async_context(open_backlog(self._terms.folder))
-                self._session = await stack.enter_async_context(
-                    ClientSession(
-                        connector=TCPConnector(limit=AT_ONCE, force_close=True),
-                        timeout=ClientTimeout(total=ANSWER),
-                        headers={"Content-Type": "application/json", "User-Agent": f"converter/{__version__}"},
-                        cookie_jar=DummyCookieJar(),
-                        trust_env=False,
-                    )
-                )
+                await stack.enter_async_context(self._dialer)
                 self._stack = stack.pop_all()
             for letter in await self._backlog.letters():
                 self._room -= letter.size
@@ -142,9 +140,10 @@ class Postbox:
         """Raise Unwanted if no notice can be sent there."""
         if not self._signers:
             raise Unwanted("can't be sent: this service has no secret to sign it with (the setting webhook_secret)")
-        scheme = url.partition("://")[0].lower()
-        if scheme not in ("http", "https") or origin_of(url) not in self._terms.origins:
-            raise Unwanted("leads to an origin that is not allowed here (the setting webhook_origins)")
+        try:
+            vet(url, self._terms.origins)
+        except Refused as error:
+            raise Unwanted(str(error)) from None
 
     async def expect(self, notice: Notice) -> None:
         """Send a notice once its job has ended. When this returns, it will be sent even if the process ends before,
@@ -178,7 +177,8 @@ class Postbox:
 
     async def _follow(self, notice: Notice, kept: asyncio.Future[None]) -> None:
         body = notice.lost()
-        letter = Letter(f"msg_{uuid.uuid4().hex}", notice.url, notice.about, time.time(), len(body))
+        about = {**notice.about, "to": vet(notice.url, self._terms.origins).origin}
+        letter = Letter(f"msg_{uuid.uuid4().hex}", notice.url, about, time.time(), len(body))
         try:
             await self._backlog.put(letter, body)
         finally:
@@ -217,7 +217,7 @@ class Postbox:
         self._room += letter.size
         self._metrics.webhooks.labels(outcome=outcome).inc()
         delivered = outcome == "delivered"
-        about = {**letter.about, "webhook": letter.id, "to": origin_of(letter.url), "retries": letter.tries.failures}
+        about = {**letter.about, "webhook": letter.id, "retries": letter.tries.failures}
         event = "webhook delivered" if delivered else "webhook given up"
         log.log(logging.INFO if delivered else logging.WARNING, event, extra=about | why)
         return delivered
@@ -227,15 +227,18 @@ class Postbox:
         async with self._sending:
             body = await self._backlog.body(letter)
             at = datetime.now(UTC)
-            headers = {"webhook-id": letter.id, "webhook-timestamp": str(int(at.timestamp()))}
+            headers = {"webhook-id": letter.id, "webhook-timestamp": str(int(at.timestamp())), **_HEADERS}
             headers["webhook-signature"] = await asyncio.to_thread(self._sign, letter, at, body)
             try:
-                async with self._session.post(
-                    letter.url, data=io.BytesIO(body), headers=headers, allow_redirects=False
-                ) as response:
+                target = vet(letter.url, self._terms.origins)
+                async with (
+                    asyncio.timeout(ANSWER),
+                    self._dialer.dial(target, ClientTimeout(total=ANSWER)) as (session, url),
+                    session.post(url, data=io.BytesIO(body), headers=headers, allow_redirects=False) as response,
+                ):
                     given = response.headers.get("Retry-After", "")
                     return response.status, read_retry_after(given, response.headers.get("Date", ""))
-            except (ClientError, OSError, ValueError) as error:  # ValueError: what yarl says of a URL
+            except (ClientError, OSError, ValueError, Closed, Refused) as error:  # ValueError: what yarl says of a URL
                 log.info("a webhook got no answer: %s", type(error).__name__, extra=dict(letter.about))
                 return None, None
 

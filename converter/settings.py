@@ -181,7 +181,9 @@ class Settings(BaseModel):
         shown="none: no webhooks",
         secret=True,
     )
-    webhook_origins: Origins = setting((), "Origins that webhooks may go to, separated by commas", shown="none")
+    webhook_origins: Origins = setting(
+        (), "Private origins that webhooks may go to, too, separated by commas", shown="none"
+    )
     webhook_patience: Seconds = setting(3600.0, "Time for which a webhook that is not taken is sent again", ge=0)
     webhook_backlog: Count = setting(1000, "Webhooks that may be pending, those of unfinished jobs included", ge=1)
     webhook_bytes: Size = setting(

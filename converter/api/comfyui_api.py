@@ -88,7 +88,7 @@ class Common(BaseModel):
     http_upload: Annotated[None, _UPLOADS] = None
     compress_outputs: Annotated[None, lacking("outputs come one by one")] = None
     signed_url: Annotated[None, lacking("outputs are in the answer")] = None
-    credentials: Annotated[None, lacking("send inputs as base64")] = None
+    credentials: Annotated[None, lacking("inputs come from URLs that ask for none, or as base64")] = None
 
 
 class Prompt(Common):

@@ -311,7 +311,7 @@ _FIELDS: dict[str, Schema] = {
     "webhook": {
         "description": "A URL that is sent a signed notice (Standard Webhooks) once the job has ended, in any way. "
         "The job goes on if its caller leaves. Refused where the service has no secret to sign with, and where the URL "
-        "leads to an origin that its operator has not allowed.",
+        "leads to a private address that its operator has not named.",
         "format": "uri",
     },
     "workflow": {

@@ -1,49 +1,30 @@
 """Guarded downloads: what a caller's URL leads to, taken without being led anywhere else.
 
-For: inputs given as http(s) URLs. Leaves to `core.address` which URLs and addresses may be asked for.
-
-Invariant: a connection is made to an address that was vetted and to no other. A host is resolved once for each
-request, by ourselves, and the connection gets what was vetted of the answer; the name stays for TLS and `Host`. Every
-redirect is vetted anew. Nothing of the caller's request goes along: no header, cookie or credential. Proxies that the
-environment names are not used: they would resolve anew.
+For: inputs given as http(s) URLs. Leaves to `core.address` which URLs may be asked for, and to `vetted` where a
+connection is made to. Invariant: every redirect is vetted anew; nothing of the caller's request goes along: no header,
+cookie or credential.
 """
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin
 
-from aiohttp import (
-    ClientError,
-    ClientResponse,
-    ClientSession,
-    ClientTimeout,
-    DummyCookieJar,
-    ServerTimeoutError,
-    TCPConnector,
-)
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
+from aiohttp import ClientError, ClientResponse, ClientTimeout, ServerTimeoutError
 
-from converter.core.address import Refused, Target, is_public, vet
+from converter.core.address import Refused, Target, vet
 from converter.media.spool import Content, Spool
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The IP addresses of a host; raises OSError where there are none."""
+from converter.media.vetted import Closed, Dialer, Resolve
 
 CONNECT = 10.0
 """Seconds for a connection, TLS included."""
 
 STALL = 20.0
 """Seconds between two pieces of a download."""
-
-LOOKUPS = 8
-"""Hosts that are resolved at once: each takes a thread for as long as the name servers let it wait."""
 
 _MOVED = (301, 302, 303, 307, 308)
 _HEADERS = {"User-Agent": "converter", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -87,17 +68,16 @@ class Fetcher:
         self.trusted = frozenset(trusted)
         self._timeout = timeout
         self._redirects = redirects
-        self._resolve = resolve or self._look_up
-        self._tls = tls
-        self._threads = ThreadPoolExecutor(LOOKUPS, "lookup")
+        self._dialer = Dialer(resolve=resolve, tls=tls)
 
     async def __aenter__(self) -> Self:
+        await self._dialer.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._dialer.__aexit__(kind, error, trace)
 
     async def fetch(self, url: str, spool: Spool, allowance: Allowance) -> Content:
         """What the URL leads to; raises Unfetched, and Refused for a URL that is not to be asked for."""
@@ -134,60 +114,12 @@ class Fetcher:
 
     async def _ask(self, target: Target, stack: AsyncExitStack) -> ClientResponse:
         """The answer's head, from an address that was vetted."""
-        addresses = [target.host] if target.is_literal else await self._vetted(target)
-        connector = TCPConnector(
-            resolver=_Pinned(addresses), use_dns_cache=False, force_close=True, ssl=self._tls or True
-        )
         timeout = ClientTimeout(total=None, sock_connect=CONNECT, sock_read=STALL)
-        session = ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=DummyCookieJar(), trust_env=False, auto_decompress=False
-        )
-        await stack.enter_async_context(session)
-        url = URL(target.url, encoded=target.url.isascii())
-        if (url.scheme, url.host, url.port) != (target.scheme, target.host, target.port):
-            raise Unfetched("can be read in two ways")
+        try:
+            session, url = await stack.enter_async_context(self._dialer.dial(target, timeout))
+        except Closed as error:
+            raise Unfetched(str(error)) from error
         return await stack.enter_async_context(session.get(url, headers=_HEADERS, allow_redirects=False))
-
-    async def _vetted(self, target: Target) -> list[str]:
-        # A dot at the end keeps the search list of the machine out of it: `redis.default` is no public name.
-        name = target.host if target.trusted else f"{target.host}."
-        found = await self._resolve(name, target.port)
-        vetted = [address for address in found if target.trusted or is_public(address)]
-        if not vetted:
-            raise Unfetched("leads to an address that is not public")
-        return vetted
-
-    async def _look_up(self, host: str, port: int) -> Sequence[str]:
-        def ask() -> Sequence[str]:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            return list(dict.fromkeys(str(place[0]) for *_, place in found))
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-
-
-class _Pinned(AbstractResolver):
-    """Resolves every host to the same addresses."""
-
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self._addresses = addresses
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 async def _read(response: ClientResponse, spool: Spool, allowance: Allowance) -> Content:

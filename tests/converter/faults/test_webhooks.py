@@ -11,6 +11,7 @@ from aiohttp import web
 from converter.app import _drain
 from converter.core import retries
 from converter.errors import CannotStart
+from converter.media.vetted import Dialer
 from tests.converter.faults.graphs import passed_through, picture
 from tests.converter.faults.replica import Caller, colors, converter
 from tests.converter.receiver import SECRET, Receiver
@@ -125,7 +126,13 @@ async def test_orders_that_can_not_be_told_of_are_refused(engine: FakeEngine) ->
         assert reply.document["problems"][0]["pointer"] == "/webhook"
         assert "webhook_secret" in reply.document["detail"]
     async with Receiver() as receiver, converter(engine.url, **receiver.settings, webhook_backlog=1) as caller:
-        for url in ("https://example.org", "ftp://x", "x", receiver.origin + "@example.org/", receiver.origin + "0/"):
+        for url in (
+            "http://127.0.0.1:1/",
+            "http://169.254.169.254/",
+            "ftp://x",
+            "x",
+            f"http://a@{receiver.origin[7:]}/",
+        ):
             reply = await caller.run(picture(1), webhook=url)
             assert (reply.status, reply.document["problems"][0]["pointer"]) == (400, "/webhook"), url
         engine.hold()
@@ -135,6 +142,23 @@ async def test_orders_that_can_not_be_told_of_are_refused(engine: FakeEngine) ->
         assert (reply.status, reply.code) == (429, "queue_full")
         engine.release()
         await settle(caller)
+
+
+async def test_a_public_name_that_leads_to_this_machine_is_not_told(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def look_up(*_: object) -> list[str]:
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(Dialer, "_look_up", look_up)
+    async with Receiver() as receiver:
+        settings = receiver.settings | {"webhook_origins": "", "webhook_patience": 0.0}
+        async with converter(engine.url, **settings) as caller:
+            await caller.run(picture(5), webhook=f"http://hooks.example.org:{receiver.port}/hook")
+            await settle(caller)
+            assert await count(caller, "given_up") == 1
+        assert not receiver.notices
+    assert "a webhook got no answer: Closed" in caplog.messages
 
 
 async def test_a_request_that_is_sent_again_tells_once(engine: FakeEngine) -> None:

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from converter.core.address import Refused
-from converter.media import fetch
+from converter.media import fetch, vetted
 from converter.media.fetch import Allowance, Fetcher, Unfetched
 from converter.media.spool import SMALL, Spool
 from tests.converter.core.hostile import HOSTILE
@@ -69,7 +69,7 @@ async def test_a_hostile_url_is_refused_without_a_packet(url: str, monkeypatch: 
     def send(*_: object, **__: object) -> None:
         pytest.fail("a packet would have been sent")
 
-    monkeypatch.setattr(fetch, "ClientSession", send)
+    monkeypatch.setattr(vetted, "ClientSession", send)
     async with fetcher(resolve=send) as it:
         with pytest.raises(Refused):
             await take(it, url)
@@ -78,7 +78,7 @@ async def test_a_hostile_url_is_refused_without_a_packet(url: str, monkeypatch: 
 # Names ---------------------------------------------------------------------------------------------------------------
 
 
-def resolve_to(*addresses: str) -> tuple[fetch.Resolve, list[str]]:
+def resolve_to(*addresses: str) -> tuple[vetted.Resolve, list[str]]:
     asked: list[str] = []
 
     async def resolve(host: str, port: int) -> Sequence[str]:
@@ -103,7 +103,7 @@ async def test_a_public_name_that_leads_inside_is_refused(origin: Origin, addres
 async def test_only_what_was_vetted_is_connected_to(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a mixed answer the private half is dropped, and the name is not asked for again."""
     resolve, asked = resolve_to("10.0.0.1", "127.0.0.1")
-    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(vetted, "is_public", lambda address: address == "127.0.0.1")
     async with fetcher(resolve=resolve) as it:
         assert await take(it, f"http://files.example.com:{origin.port}/a.png") == DATA
     assert len(asked) == 1
@@ -115,7 +115,7 @@ async def test_the_name_stays_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("files.example.com").configure_cert(server)
     authority.configure_trust(client)
-    monkeypatch.setattr(fetch, "is_public", lambda _: True)
+    monkeypatch.setattr(vetted, "is_public", lambda _: True)
     resolve, _ = resolve_to("127.0.0.1")
     async with Origin(server) as origin, fetcher(resolve=resolve, tls=client) as it:
         origin.files["/a.png"] = DATA
