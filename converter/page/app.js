@@ -2,53 +2,28 @@
 
 import { Fault, HOME, call, events } from "./api.js";
 import { bodyOf, filesOf } from "./code.js";
-import { make, sentence } from "./dom.js";
-import { clearProblems, readInputs, seedNames, showInputs, showProblems } from "./form.js";
+import { clearProblems, readInputs, seedNames, showProblems } from "./form.js";
 import { known } from "./key.js";
 import { watch } from "./light.js";
 import { showResult } from "./outputs.js";
 import { begin, end, follow, say, showFault } from "./stage.js";
-
-const FIRST = "txt2img"; // where there is one, it is what a first visitor sees
+import { areUnsure, listTemplates, picked, showTemplate } from "./templates.js";
 
 const at = (id) => document.getElementById(id);
-const [form, picker, about, run, cancel] = ["form", "template", "about", "run", "cancel"].map(at);
+const [form, run, cancel] = ["form", "run", "cancel"].map(at);
 
 let running = null; // what cancels the run that goes on
-
-// Templates -----------------------------------------------------------------------------------------------------------
-
-async function listTemplates() {
-  const { workflows } = await (await call("v1/workflows")).json();
-  if (!workflows.length) throw new Fault({ title: "No templates", detail: "This service has no templates to try." });
-  picker.replaceChildren(
-    ...workflows.map(({ name, title, available }) =>
-      make("option", { value: name }, (title || name) + (available === false ? " (not here)" : "")),
-    ),
-  );
-  const wanted = [location.hash.slice(1), FIRST].find((name) => workflows.some((each) => each.name === name));
-  picker.value = wanted ?? (workflows.find((each) => each.available !== false) ?? workflows[0]).name;
-  await pick();
-}
-
-async function pick() {
-  const name = picker.value;
-  const template = await (await call(`v1/workflows/${encodeURIComponent(name)}`)).json();
-  if (picker.value !== name) return; // another was picked meanwhile
-  about.textContent = [template.description, template.reason && sentence(template.reason)].filter(Boolean).join(" ");
-  showInputs(template.inputs);
-  history.replaceState(null, "", `#${name}`);
-}
 
 // Runs ----------------------------------------------------------------------------------------------------------------
 
 async function start() {
   if (running) return;
+  if (!picked()) return look();
   running = new AbortController();
   run.setAttribute("aria-disabled", "true");
   clearProblems();
   begin();
-  const request = { home: HOME, template: picker.value, inputs: readInputs(), keyed: false };
+  const request = { home: HOME, template: picked(), inputs: readInputs(), keyed: false };
   try {
     const result = await carryOut(request, running.signal);
     finish(result, request);
@@ -93,7 +68,7 @@ function finish(result, request) {
 
 function explain(error) {
   if (error.name === "AbortError") {
-    showFault({ title: "Canceled", detail: "Nothing was made." });
+    showFault({ title: "Canceled", detail: "Nothing was made." }, [], true);
     return;
   }
   if (!(error instanceof Fault)) throw error;
@@ -119,8 +94,9 @@ cancel.addEventListener("click", () => {
   running?.abort();
   run.focus();
 });
-picker.addEventListener("change", guarded(pick));
+at("template").addEventListener("change", guarded(showTemplate));
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 
-watch();
-guarded(listTemplates)();
+const look = guarded(listTemplates);
+look();
+watch((changed) => (changed || areUnsure()) && look());

@@ -110,11 +110,14 @@ function makeSwitch(id, schema, required) {
   return { element: input, target: input, read, write: (value) => (input.checked = value) };
 }
 
-function makeUpload(id, kind) {
+/** A control for a file of a kind: image, video or audio. */
+export function makeUpload(id, kind) {
   const input = make("input", { id, type: "file", accept: `${kind}/*`, className: "unseen" });
   const hint = make("span", { className: "hint" });
   const zone = make("label", { className: "drop", htmlFor: id }, input, hint);
   const remove = make("button", { type: "button", className: "quiet", hidden: true }, "Remove");
+  const made = make("button", { type: "button", className: "quiet", hidden: true }, "Use the picture just made");
+  let offered = null;
   let file = null;
   let url = null;
 
@@ -126,6 +129,7 @@ function makeUpload(id, kind) {
     if (file) zone.prepend(show(kind, url));
     hint.textContent = file ? `${file.name}, ${sizeOf(file.size)}` : `Drop ${article(kind)} here, or choose one`;
     remove.hidden = !file;
+    made.hidden = !offered || file === offered;
     if (!file) input.value = "";
     input.dispatchEvent(new Event("input", { bubbles: true }));
   };
@@ -144,9 +148,17 @@ function makeUpload(id, kind) {
     zone.classList.remove("over");
     if (event.dataTransfer.files.length) write(event.dataTransfer.files[0]);
   });
+  made.addEventListener("click", () => {
+    write(offered);
+    input.focus();
+  });
+  const offer = (picture) => {
+    offered = picture;
+    made.hidden = !offered || file === offered;
+  };
   write(null);
-  const element = make("div", { className: "upload" }, zone, remove);
-  return { element, target: input, wide: true, read: () => file ?? undefined, write };
+  const element = make("div", { className: "upload" }, zone, make("div", { className: "choices" }, made, remove));
+  return { element, target: input, wide: true, read: () => file ?? undefined, write, offer };
 }
 
 function article(kind) {

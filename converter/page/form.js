@@ -4,7 +4,9 @@
 
 import { kindOf, makeControl } from "./controls.js";
 import { make, sentence } from "./dom.js";
+import { makeMask } from "./mask.js";
 
+const SHORT = new Set(["cfg", "clip", "fps", "id", "url", "vae"]); // words that are written in capitals
 const MEDIA = new Set(["image", "video", "audio"]);
 
 const fields = document.getElementById("fields");
@@ -12,10 +14,12 @@ const options = document.getElementById("options");
 const more = document.getElementById("more");
 
 let shown = new Map(); // by input name
+let offered = null;
 
 /** Show the inputs of a template. What was typed stays where the next template has an input of that name and kind. */
 export function showInputs(schema) {
   const before = shown;
+  const focused = document.activeElement?.id;
   shown = new Map();
   fields.replaceChildren();
   options.replaceChildren();
@@ -25,15 +29,33 @@ export function showInputs(schema) {
     const typed = before.get(name)?.kind === field.kind ? before.get(name).control.read() : undefined;
     if (typed !== undefined) field.control.write(typed);
     shown.set(name, field);
-    (required.has(name) || MEDIA.has(field.kind) ? fields : options).append(field.element);
+    field.first = required.has(name) || MEDIA.has(field.kind);
   }
+  const later = [...shown.values()].filter((field) => !field.first);
+  for (const field of shown.values()) if (field.first) fields.append(field.element);
+  for (const wide of [true, false]) {
+    options.append(...later.filter((field) => Boolean(field.control.wide) === wide).map((field) => field.element));
+  }
+  offerPicture(offered);
+  layMasks();
   more.hidden = options.childElementCount === 0;
+  if (focused) document.getElementById(focused)?.focus();
+}
+
+/** Let each mask be painted on the picture beside it. */
+function layMasks() {
+  const picture = [...shown.values()].find(({ kind, control }) => kind === "image" && !control.follow);
+  for (const { control } of shown.values()) {
+    if (!control.follow || !picture) continue;
+    control.follow(picture.control.read() ?? null);
+    picture.element.addEventListener("input", () => control.follow(picture.control.read() ?? null));
+  }
 }
 
 function makeField(name, schema, required) {
   const id = `input-${name}`;
   const kind = kindOf(name, schema);
-  const control = makeControl(id, name, schema, required);
+  const control = kind === "image" && /mask/i.test(name) ? makeMask(id) : makeControl(id, name, schema, required);
   const label = labelOf(name, schema);
   const problem = make("p", { className: "problem", id: `${id}-problem` });
   const help = make("p", { className: "help", id: `${id}-help` }, schema.description ?? "");
@@ -53,8 +75,15 @@ function makeField(name, schema, required) {
 }
 
 function labelOf(name, schema) {
-  const words = schema.title ?? name.replaceAll(/[_-]+/g, " ");
-  return /[aeiouy]/i.test(words) ? words.charAt(0).toUpperCase() + words.slice(1) : words.toUpperCase();
+  const words = (schema.title ?? name).split(/[\s_-]+/).map((word) => (SHORT.has(word) ? word.toUpperCase() : word));
+  const label = words.join(" ");
+  return label.charAt(0).toUpperCase() + label.slice(1);
+}
+
+/** Offer a picture that was made, a File, to every input that takes one; it stays offered. */
+export function offerPicture(file) {
+  offered = file;
+  for (const { kind, control } of shown.values()) if (kind === "image") control.offer(file);
 }
 
 /** The inputs that were given, by name: values as `read` of a control has them. */

@@ -10,9 +10,12 @@ const [name, queue] = [light.querySelector("strong"), light.querySelector(".queu
 const NAMES = { READY: "Ready", BUSY: "Busy", STARTING: "Starting", FAILED: "Not working", DRAINING: "Shutting down" };
 
 let timer = 0;
+let before = null; // state and engine, as they were
+let told = () => {};
 
-/** Ask from here on. Where the status is not to be had at this address, there is no light. */
-export function watch() {
+/** Ask from here on; `tell` is told of each answer whether the service is another than before. Where the status is not to be had at this address, there is no light. */
+export function watch(tell) {
+  told = tell;
   document.addEventListener("visibilitychange", look);
   look();
 }
@@ -23,6 +26,9 @@ async function look() {
   try {
     const status = await (await call("status", { quiet: true })).json();
     show(status.state, NAMES[status.state] ?? status.state, describe(status));
+    const now = [status.ready, status.engine.instance].join();
+    told(before !== null && now !== before);
+    before = now;
   } catch (error) {
     if (error instanceof Fault && error.problem.status) {
       light.hidden = true;

@@ -2,7 +2,7 @@
 
 import { curlOf, pythonOf } from "./code.js";
 import { blobOf, make, sizeOf } from "./dom.js";
-import { writeInput } from "./form.js";
+import { offerPicture, writeInput } from "./form.js";
 
 const at = (id) => document.getElementById(id);
 const [outputs, summary, timings, copy] = ["outputs", "summary", "timings", "copy"].map(at);
@@ -38,8 +38,10 @@ function showOutput(output) {
   }
   let url = output.url;
   if (output.data !== undefined) {
-    url = URL.createObjectURL(blobOf(output.data, output.content_type));
+    const blob = blobOf(output.data, output.content_type);
+    url = URL.createObjectURL(blob);
     urls.push(url);
+    if (output.kind === "image") offerPicture(new File([blob], output.name, { type: blob.type }));
   }
   const facts = make("span", { className: "facts" }, `${output.name}, ${sizeOf(output.size)}`);
   const save = make("a", { className: "button", href: url, download: output.name }, "Download");

@@ -70,12 +70,17 @@ function dropPreview() {
 export function end(succeeded) {
   work.hidden = true;
   dropPreview();
-  result.hidden = !succeeded && at("outputs").childElementCount === 0;
+  const outputs = at("outputs");
+  result.hidden = !succeeded && outputs.childElementCount === 0;
   nothing.hidden = !result.hidden;
+  if (!succeeded) return;
+  const picture = outputs.querySelector("img");
+  const shown = picture ? picture.decode().catch(() => {}) : Promise.resolve();
+  shown.then(() => outputs.scrollIntoView({ block: "nearest" }));
 }
 
-/** Show a fault that belongs to no field; `others` are problems of which the same is true. */
-export function showFault({ title, detail, retry_after: seconds, request_id: id }, others = []) {
+/** Show a fault that belongs to no field; `others` are problems of which the same is true. `calm`: it was wanted. */
+export function showFault({ title, detail, retry_after: seconds, request_id: id }, others = [], calm = false) {
   const problems = others.map((problem) => make("li", {}, sentence(`${problem.pointer} ${problem.detail}`)));
   const parts = [
     make("strong", {}, title ?? "Something went wrong"),
@@ -84,6 +89,8 @@ export function showFault({ title, detail, retry_after: seconds, request_id: id 
     id && make("p", { className: "help" }, "Request ", make("code", {}, id)),
   ];
   fault.replaceChildren(...parts.filter(Boolean));
+  fault.classList.toggle("calm", calm);
+  fault.scrollIntoView({ block: "nearest" });
   nothing.hidden = true;
 }
 

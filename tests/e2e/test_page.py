@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
 from PIL import Image, ImageChops
 from playwright.async_api import Browser, Route, expect
 
@@ -164,6 +165,45 @@ async def test_a_picture_goes_in_by_choice_and_by_drop(visitor: Visitor) -> None
     await expect(visitor.page.locator("#input-image-problem")).to_have_text("Image is required.")
 
 
+async def test_a_mask_is_painted_over_the_picture_just_made(visitor: Visitor) -> None:
+    await visitor.draw(RED, steps=20)
+    assert await visitor.size() == (128, 128)
+    await visitor.field("Template").select_option("inpaint")
+    await visitor.button("Use the picture just made").click()
+    canvas = visitor.page.get_by_role("img", name="The picture, to paint on")
+    await canvas.scroll_into_view_if_needed()
+    box = await canvas.bounding_box()
+    assert box is not None
+    mouse, middle = visitor.page.mouse, box["y"] + box["height"] / 2
+    await mouse.move(box["x"] + 5, middle)
+    await mouse.down()
+    await mouse.move(box["x"] + box["width"] - 5, middle)
+    await mouse.up()
+    async with visitor.page.expect_download() as download:
+        await visitor.button("Save the mask").click()
+    mask = Image.open(await (await download.value).path()).convert("L")
+    assert mask.size == (128, 128)
+    assert [mask.getpixel(place) for place in ((64, 64), (20, 64), (64, 20), (64, 110))] == [255, 255, 0, 0]
+    await visitor.draw("a green square on a white background", steps=2)
+    await expect(visitor.page.locator("#panel-curl")).to_contain_text('"mask": {"part": "mask"}')
+    await visitor.button("Clear").click()
+    await visitor.button("Run").click()
+    await expect(visitor.page.locator("#input-mask-problem")).to_have_text("Mask is required.")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_program_that_knows_the_rules_of_accessibility_finds_nothing(visitor: Visitor, scheme: str) -> None:
+    await visitor.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    await visitor.draw("", steps=500)
+    await expect(visitor.field("Prompt")).to_be_focused()
+    await visitor.draw(RED, steps=2)
+    assert await visitor.size() == (128, 128)
+    await visitor.field("Template").select_option("inpaint")
+    await visitor.button("Use the picture just made").click()
+    found = await Axe().run(visitor.page)
+    assert not found.response["violations"]
+
+
 async def test_a_keyboard_is_enough(visitor: Visitor) -> None:
     keyboard = visitor.page.keyboard
     focused = "document.activeElement.id || document.activeElement.textContent"
@@ -292,7 +332,8 @@ async def page_of_a_fake(browser: Browser) -> AsyncIterator[str]:
 async def test_any_kind_of_input_and_output_has_its_place(browser: Browser, page_of_a_fake: str) -> None:
     async with acting(browser, page_of_a_fake, events(result=RESULT)) as (visitor, bodies):
         await expect(visitor.page.locator("#about")).to_have_text("The model x is missing.")
-        await expect(visitor.field("Template").locator("option")).to_have_text("Odd (not here)")
+        lacking = visitor.field("Template").locator("optgroup[label='Not on this engine'] option")
+        await expect(lacking).to_have_text("Odd")
         await visitor.field("Text").fill("</script>")
         await visitor.field("Style").select_option("b c")
         await visitor.page.get_by_text("More options").click()
@@ -365,6 +406,26 @@ async def test_a_key_is_asked_for_and_kept_for_this_tab_alone(browser: Browser) 
         await visitor.button("Forget key").click()
         assert await visitor.page.evaluate("sessionStorage.length") == 0
         assert not visitor.complaints
+
+
+async def test_templates_are_looked_at_again_when_the_engine_is_there(browser: Browser) -> None:
+    async with FakeEngine() as engine, visit(browser, "") as visitor:
+        await engine.crash()
+        await visitor.page.clock.install()
+        async with converter(engine.url, wait=False) as caller:
+            visitor.url = caller.url
+            await visitor.open("flux")
+            await visitor.field("Prompt").fill(RED)
+            groups = visitor.field("Template").locator("optgroup")
+            await expect(groups).to_have_count(0)
+            await engine.restart()
+            await caller.until_ready()
+            while not await groups.count():
+                await visitor.page.clock.run_for(3000)
+            await expect(groups.locator("option[value=flux]")).to_have_count(1)
+            await expect(visitor.page.locator("#about")).to_contain_text("The engine")
+            await expect(visitor.field("Prompt")).to_have_value(RED)
+            await expect(visitor.field("Prompt")).to_be_focused()
 
 
 async def test_the_light_follows_the_replica(browser: Browser) -> None:
