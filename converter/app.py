@@ -185,6 +185,8 @@ async def run_replica(
             EngineModels(client),
             keep_jobs=settings.keep_jobs,
             state_dir=settings.state_dir,
+            keep_assets=settings.keep_assets,
+            asset_bytes=settings.asset_bytes,
         )
         dialects = await stack.enter_async_context(open_dialects(settings.dialects, hall))
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})

@@ -17,6 +17,9 @@ from converter.database import Database
 MOST = 10_000
 """Records at most, and keys ten times as many."""
 
+KEYS = 86_400.0
+"""Seconds for which an idempotency key counts."""
+
 WORKFLOWS = 64 * 2**20
 """Characters of all workflows that are kept; beyond it the oldest jobs are forgotten."""
 

@@ -189,6 +189,8 @@ class Settings(BaseModel):
     webhook_bytes: Size = setting(
         64 * 2**20, "Room for outputs in pending webhooks; one that finds none goes without them", ge=0
     )
+    keep_assets: Seconds = setting(86_400.0, "Time that assets uploaded through Comfy API are kept", gt=0)
+    asset_bytes: Size = setting(256 * 2**20, "Room for such assets; the oldest go first", ge=0)
     state_dir: Folder = setting(
         None,
         "Folder for what a restart keeps: pending webhooks, jobs and assets of Comfy API; of this replica alone",

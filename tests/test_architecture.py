@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
         "converter.alarm",
         "converter.database",
     },
-    {"converter.stores", "converter.templates", "converter.ledger", "converter.backlog"},
+    {"converter.stores", "converter.templates", "converter.ledger", "converter.backlog", "converter.vault"},
     {"converter.watch", "converter.warden", "converter.postbox"},
     {"converter.means"},
     {"converter.errands", "converter.fitting"},

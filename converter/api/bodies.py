@@ -8,7 +8,8 @@ memory.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -25,6 +26,9 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_PARTS = 64
 """Parts of a multipart body beside the document."""
+
+MAX_FIELD = 2**16
+"""Bytes of one field of a form."""
 
 MAX_PROBLEMS = 100
 """Problems that are listed of one body."""
@@ -53,17 +57,45 @@ class Bounds:
 
 async def read_document(request: web.Request, bounds: Bounds) -> tuple[object, Mapping[str, Part]]:
     """The JSON document of a request, and the parts beside it where the body is multipart/form-data."""
+    async with _arriving(request, bounds):
+        if request.content_type == "multipart/form-data":
+            with _reading_parts():
+                return await _read_multipart(request, bounds)
+        return _parse(await _read(request.content.iter_any(), bounds.size)), {}
+
+
+async def read_form(
+    request: web.Request, bounds: Bounds, hear: Callable[[bytes], object]
+) -> tuple[Mapping[str, Sequence[str]], Content]:
+    """The fields of a multipart/form-data body by name, and its part `file`, of which `hear` is told every piece."""
+    if request.content_type != "multipart/form-data":
+        raise UnsupportedMediaType("the body must be multipart/form-data")
+    async with _arriving(request, bounds):
+        with _reading_parts():
+            return await _read_form(request, bounds, hear)
+
+
+@asynccontextmanager
+async def _arriving(request: web.Request, bounds: Bounds) -> AsyncIterator[None]:
     _check_headers(request, bounds)
     try:
         async with asyncio.timeout(bounds.seconds):
             await _invite(request)
-            if request.content_type == "multipart/form-data":
-                return await _read_multipart(request, bounds)
-            return _parse(await _read(request.content.iter_any(), bounds.size)), {}
+            yield
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {bounds.seconds:g} s") from None
     except web.RequestPayloadError:
         _refuse("", "the body's framing or its Content-Encoding is broken")
+
+
+@contextmanager
+def _reading_parts() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError):  # what aiohttp's reader raises
+        _refuse("", "the multipart body can't be read")
+    except NoRoom as error:
+        raise Internal("the service has no room on its disk for the parts of the request") from error
 
 
 def _check_headers(request: web.Request, bounds: Bounds) -> None:
@@ -101,8 +133,8 @@ async def _pieces(part: BodyPartReader) -> AsyncIterator[bytes]:
         yield await part.read_chunk(PIECE)
 
 
-async def _keep(part: BodyPartReader, spool: Spool, size: int) -> Content:
-    async for piece in _pieces(part):
+async def _keep(pieces: AsyncIterator[bytes], spool: Spool, size: int) -> Content:
+    async for piece in pieces:
         _check(spool.size + len(piece), size)
         await spool.write(piece)
     return await spool.end()
@@ -119,32 +151,61 @@ async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object,
     parts: dict[str, Part] = {}
     left = bounds.size
     spool = Spool()  # which the parts keep open
-    try:
-        reader = await request.multipart()
-        while (part := await reader.next()) is not None:
-            if isinstance(part, MultipartReader) or not part.name:
-                _refuse("", "every part needs a name, and none may be multipart itself")
-            if len(parts) == MAX_PARTS:
-                raise TooLarge(f"the body has more than {MAX_PARTS} parts beside the document")
-            if document is _ABSENT:
-                if part.name != "request":
-                    _refuse("", 'the first part must be the JSON document, named "request"')
-                data = await _read(_pieces(part), left)
-                left -= len(data)
-                document = _parse(data)
-            elif part.name in parts:
-                _refuse("", f'two parts are named "{part.name[:64]}"')
-            else:
-                content = await _keep(part, spool, left)
-                left -= content.size
-                parts[part.name] = Part(part.headers.get("Content-Type", "application/octet-stream"), content)
-    except (ValueError, AssertionError, RuntimeError, HttpProcessingError):  # what aiohttp's reader raises
-        _refuse("", "the multipart body can't be read")
-    except NoRoom as error:
-        raise Internal("the service has no room on its disk for the parts of the request") from error
+    async for name, part in _list_parts(request):
+        if document is _ABSENT:
+            if name != "request":
+                _refuse("", 'the first part must be the JSON document, named "request"')
+            data = await _read(_pieces(part), left)
+            left -= len(data)
+            document = _parse(data)
+        elif name in parts:
+            _refuse("", f'two parts are named "{name[:64]}"')
+        else:
+            content = await _keep(_pieces(part), spool, left)
+            left -= content.size
+            parts[name] = Part(part.headers.get("Content-Type", "application/octet-stream"), content)
     if document is _ABSENT:
         _refuse("", 'the first part must be the JSON document, named "request"')
     return document, parts
+
+
+async def _read_form(
+    request: web.Request, bounds: Bounds, hear: Callable[[bytes], object]
+) -> tuple[Mapping[str, Sequence[str]], Content]:
+    fields: dict[str, list[str]] = {}
+    file: Content | None = None
+    left = bounds.size
+    async for name, part in _list_parts(request):
+        if name != "file":
+            data = await _read(_pieces(part), min(left, MAX_FIELD))
+            left -= len(data)
+            fields.setdefault(name, []).append(data.decode(errors="replace"))
+        elif file is not None:
+            _refuse("", 'two parts are named "file"')
+        else:
+            file = await _keep(_tell(_pieces(part), hear), Spool(), left)
+            left -= file.size
+    if file is None:
+        _refuse("", 'the bytes must be in a part named "file"')
+    return fields, file
+
+
+async def _list_parts(request: web.Request) -> AsyncIterator[tuple[str, BodyPartReader]]:
+    """The parts with their names, within their number."""
+    reader, count = await request.multipart(), 0
+    while (part := await reader.next()) is not None:
+        if isinstance(part, MultipartReader) or not part.name:
+            _refuse("", "every part needs a name, and none may be multipart itself")
+        if count > MAX_PARTS:
+            raise TooLarge(f"the body has more than {MAX_PARTS} parts beside the document")
+        count += 1
+        yield part.name, part
+
+
+async def _tell(pieces: AsyncIterator[bytes], hear: Callable[[bytes], object]) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        hear(piece)
+        yield piece
 
 
 def _parse(body: bytes) -> object:

@@ -27,7 +27,8 @@ class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
     `public_url` makes links absolute, and is empty where they are relative; `notices` tells receivers of jobs' ends;
     `models` gives the names of the engine's models, by kind, or raises EngineFailed; `keep_jobs`: how long jobs that
-    have ended are known; `state_dir`: the folder for what a restart keeps. `templates` are those of the moment.
+    have ended are known; `state_dir`: the folder for what a restart keeps; `keep_assets`, `asset_bytes`: for how long,
+    and in how many bytes, uploads are kept. `templates` are those of the moment.
     """
 
     gate: Gate
@@ -42,6 +43,8 @@ class Hall:
     models: Callable[[], Awaitable[Mapping[str, Sequence[str]]]]
     keep_jobs: float = 0.0
     state_dir: Path | None = None
+    keep_assets: float = 0.0
+    asset_bytes: int = 0
 
 
 class Dialect(Protocol):

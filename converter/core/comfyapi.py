@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from converter.core.media import FOLDERS
 from converter.core.outputs import FileRef
 from converter.core.workflow import clip
 from converter.errors import (
@@ -20,7 +21,9 @@ from converter.errors import (
     Expired,
     Fault,
     IdempotencyMismatch,
+    IdInUse,
     InvalidWorkflow,
+    NotFound,
     Shed,
     Unavailable,
 )
@@ -261,6 +264,29 @@ def missing_assets(problems: Sequence[str]) -> InvalidWorkflow:
     return InvalidWorkflow("; ".join(listed), comfy_code="missing_asset", assets=listed)
 
 
+def hash_mismatch(hash: str) -> Fault:
+    """The refusal of an upload that is not what its caller takes it for."""
+    return IdInUse(f"the bytes that came have another hash: {hash}", comfy_code="hash_mismatch")
+
+
+def asset_in_use() -> Fault:
+    """The refusal to delete what a job refers to."""
+    return IdInUse("the asset is an output, to which its job refers", comfy_code="asset_in_use")
+
+
+def blob_not_found() -> Fault:
+    """There is no content that the caller could use again."""
+    return NotFound("no asset of yours has this hash", comfy_code="blob_not_found")
+
+
+# Assets -------------------------------------------------------------------------------------------------------------
+
+
+def is_named(id: str) -> bool:
+    """Whether an id is that of an output, which is sealed; others are of uploads."""
+    return "." in id
+
+
 # Assets in workflows ------------------------------------------------------------------------------------------------
 
 
@@ -275,15 +301,15 @@ def find_references(workflow: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     problems = []
     for node_id, name, value in _inputs(workflow):
         place = f"node {clip(node_id, 64)}, input {clip(name, 64)}"
-        if is_reference(value):
-            info = value.get("info")
-            id = info.get("id") if isinstance(info, Mapping) else None
-            if isinstance(id, str) and id:
-                found[id] = None
-            else:
-                problems.append(f"{place}: a {ASSET} needs info.id, the id of an asset")
-        elif _holds_reference(value):
-            problems.append(f"{place}: a {ASSET} must be the whole value of an input, not a part of it")
+        for each in value if isinstance(value, list) and _is_folder(workflow, node_id, name) else [value]:
+            if is_reference(each):
+                id = _id_of(each)
+                if id is None:
+                    problems.append(f"{place}: a {ASSET} needs info.id, the id of an asset")
+                else:
+                    found[id] = None
+            elif _holds_reference(each):
+                problems.append(f"{place}: a {ASSET} must be the whole value of an input, not a part of it")
     return list(found), problems
 
 
@@ -291,10 +317,25 @@ def replace_references(workflow: Mapping[str, Any]) -> dict[str, Any]:
     """The workflow with parts, named by the ids of assets, in the place of its references, which are all right."""
     changed = dict(workflow)
     for node_id, name, value in _inputs(workflow):
-        if is_reference(value):
+        replaced = [_as_part(each) for each in value] if isinstance(value, list) else _as_part(value)
+        if replaced != value:
             node = changed[node_id]
-            changed[node_id] = {**node, "inputs": {**node["inputs"], name: {"part": value["info"]["id"]}}}
+            changed[node_id] = {**node, "inputs": {**node["inputs"], name: replaced}}
     return changed
+
+
+def _as_part(value: Any) -> Any:
+    return {"part": _id_of(value)} if is_reference(value) else value
+
+
+def _id_of(reference: Any) -> str | None:
+    info = reference.get("info")
+    id = info.get("id") if isinstance(info, Mapping) else None
+    return id if isinstance(id, str) and id else None
+
+
+def _is_folder(workflow: Mapping[str, Any], node_id: str, name: str) -> bool:
+    return (workflow[node_id].get("class_type"), name) in FOLDERS
 
 
 def _inputs(workflow: Mapping[str, Any]) -> list[tuple[str, str, Any]]:

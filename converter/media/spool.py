@@ -14,6 +14,7 @@ import tempfile
 import threading
 import weakref
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -49,17 +50,27 @@ def hold(data: bytes) -> Content:
     return Content(len(data), hashlib.sha256(data).digest(), data[:SNIFFED], held=data)
 
 
+def borrow(path: Path, size: int, digest: bytes, head: bytes) -> Content:
+    """What lies in a file, which may lose its name meanwhile; the rest is what a content says. Raises OSError."""
+    return Content(size, digest, head, file=_File(os.open(path, os.O_RDONLY)))
+
+
 class NoRoom(Exception):
     """The temporary file can't be written: its disk is full, or not there."""
 
 
 class _File:
-    """A file without a name. It is closed by `close`, or when the last content that lies in it is forgotten."""
+    """An open file. It is closed by `close`, or when the last content that lies in it is forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.close = weakref.finalize(self, os.close, descriptor)
+
+    @classmethod
+    def nameless(cls) -> Self:
+        """A fresh one, which nobody else can find."""
         with tempfile.TemporaryFile() as file:
-            self._descriptor = os.dup(file.fileno())
-        self.close = weakref.finalize(self, os.close, self._descriptor)
+            return cls(os.dup(file.fileno()))
 
     def duplicate(self) -> int:
         """A descriptor of its own, to be closed; raises ValueError when the file is closed."""
@@ -142,7 +153,7 @@ class Spool:
             self._hash.update(self._gathered)
             self._head = self._head or bytes(self._gathered[:SNIFFED])
             try:
-                self._file = self._file or _File()
+                self._file = self._file or _File.nameless()
                 self._file.append(self._gathered)
             except OSError as error:
                 raise NoRoom(error.strerror) from error

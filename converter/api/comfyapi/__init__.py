@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from converter import ledger, vault
 from converter.api.comfyapi.assets import Assets
 from converter.api.comfyapi.cases import Cases
 from converter.api.comfyapi.dialect import ComfyApi
@@ -12,16 +13,19 @@ from converter.api.comfyapi.outputs import Outputs
 from converter.api.dialects import Hall
 from converter.core.comfyapi import LOST
 from converter.database import open_database
-from converter.ledger import TABLES, Ledger
+from converter.ledger import Ledger
+from converter.vault import open_vault
+
+TABLES = (*ledger.TABLES, *vault.TABLES)
 
 
 @asynccontextmanager
 async def open_dialect(hall: Hall) -> AsyncIterator[ComfyApi]:
     """The dialect, with its database. Raises CannotStart."""
     async with open_database(hall.state_dir, "comfyapi", TABLES) as database:
-        ledger = Ledger(database)
-        await ledger.end_all(LOST, time.time())
-        outputs = Outputs(hall.jobs, ledger, await ledger.secret("outputs", secrets.token_bytes(32)))
-        cases = Cases(hall.jobs, ledger, outputs, hall.keep_jobs)
-        async with cases.followed():
-            yield ComfyApi(hall, ledger, cases, Assets(outputs, hall.public_url))
+        book = Ledger(database)
+        await book.end_all(LOST, time.time())
+        outputs = Outputs(hall.jobs, book, await book.secret("outputs", secrets.token_bytes(32)))
+        cases = Cases(hall.jobs, book, outputs, hall.keep_jobs)
+        async with open_vault(database, hall.state_dir, hall.asset_bytes) as assets, cases.followed():
+            yield ComfyApi(hall, book, cases, Assets(hall, book, assets, outputs, hall.keep_assets))

@@ -29,7 +29,7 @@ from converter.core.idempotency import read_key
 from converter.core.order import Order
 from converter.core.workflow import check
 from converter.errors import Fault, IdempotencyMismatch, InvalidInput, InvalidRequest, InvalidWorkflow, NotFound
-from converter.ledger import Ledger
+from converter.ledger import KEYS, Ledger
 from converter.runner import Run
 
 LONG_TIMEOUT = 3600.0
@@ -37,9 +37,6 @@ LONG_TIMEOUT = 3600.0
 
 ACCEPTANCE = 2.0
 """Seconds for which a submission waits for the engine's word on its workflow, where nobody is ahead of it."""
-
-KEYS = 86_400.0
-"""Seconds for which an idempotency key counts."""
 
 PAGE, LONGEST_PAGE = 50, 100
 """Jobs of a list, unless its caller says otherwise, and at most."""

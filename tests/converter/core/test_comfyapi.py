@@ -178,5 +178,29 @@ def test_other_references_are_named(value: Any, word: str) -> None:
     assert word in problem
 
 
+def test_a_list_of_references_is_a_folder_of_pictures() -> None:
+    listed = [reference("1"), "data:,", reference("2")]
+    workflow = {"7": {"class_type": "VHS_LoadImages", "inputs": {"directory": listed}}}
+    assert comfyapi.find_references(workflow) == (["1", "2"], [])
+    replaced = comfyapi.replace_references(workflow)
+    assert replaced["7"]["inputs"]["directory"] == [{"part": "1"}, "data:,", {"part": "2"}]
+    _, [problem] = comfyapi.find_references({"7": {**workflow["7"], "inputs": {"directory": [[reference("1")]]}}})
+    assert "whole value" in problem
+
+
+def test_uploads_and_outputs_are_told_apart_by_their_ids() -> None:
+    assert comfyapi.is_named("tag-said.mark")
+    assert not comfyapi.is_named("tag-0123")
+
+
+def test_refusals_have_the_codes_of_the_api() -> None:
+    faults = (comfyapi.hash_mismatch("blake3:1"), comfyapi.asset_in_use(), comfyapi.blob_not_found())
+    assert [comfyapi.call_fault(fault) for fault in faults] == [
+        (409, "hash_mismatch"),
+        (409, "asset_in_use"),
+        (404, "blob_not_found"),
+    ]
+
+
 def test_what_is_no_node_is_passed_over() -> None:
     assert comfyapi.find_references({"1": 2, "2": {}, "3": {"inputs": []}}) == ([], [])
