@@ -1,8 +1,8 @@
 """`python -m benchmarks.overhead`: what the converter costs, beside the best possible direct client of the engine.
 
 Starts what is measured, each in a process of its own, runs the parts, and prints what was found beside what was
-wanted. This process is the load. Leaves the measuring to `speed` and `memory`. Invariant: a part that the engine
-can't take (it lacks a node, its folder is not known) is named as left out.
+wanted. This process is the load. Leaves the measuring to `speed`, `memory` and `media`. Invariant: a part that the
+engine can't take (it lacks a node, its folder is not known) is named as left out.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import memory, speed
+from benchmarks import media, memory, speed
 from benchmarks.plan import Plan
 from benchmarks.processes import Engine, run_engine
 from benchmarks.report import Finding, describe_machine, lay_out, write_document
@@ -27,6 +27,7 @@ PARTS: Mapping[str, Callable[[Plan], Awaitable[list[Finding]]]] = {
     "rss": memory.rss,
     "stream": memory.stream,
     "sse": memory.sse,
+    "inputs": media.inputs,
 }
 
 

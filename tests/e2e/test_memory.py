@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import soak
 from benchmarks.clients import Caller, open_session
+from benchmarks.media import measure_inputs
 from benchmarks.processes import MB, Engine, run_converter
 from tests.converter.faults.graphs import passed_through
 from tests.converter.faults.junk import PREVIEW
@@ -31,6 +32,12 @@ def test_every_form_of_a_request_gets_its_output(capsys: pytest.CaptureFixture[s
 def test_memory_that_rose_is_told() -> None:
     assert not soak.judge([70.0, 90.0, 76.9])
     assert "12%" in soak.judge([70.0, 71.0, 78.4])
+
+
+async def test_large_inputs_go_through_without_being_held() -> None:
+    rises = [finding for finding in await measure_inputs(64 * MB) if "rise" in finding.name]
+    assert len(rises) == 2
+    assert all(finding.verdict == "met" for finding in rises), rises
 
 
 async def test_a_flood_of_messages_is_not_kept() -> None:

@@ -29,7 +29,7 @@ from tests.fakes.faults import Faults
 from tests.fakes.folders import Folders
 from tests.fakes.prompts import Item, Prompts
 from tests.fakes.routes import Routes
-from tests.fakes.sockets import Sockets
+from tests.fakes.sockets import MAX_UPLOAD_SIZE, Sockets
 
 PATIENCE = 30.0
 """Seconds after which `until` gives up, unless told otherwise."""
@@ -62,8 +62,16 @@ class FakeEngine:
     forgotten.
     """
 
-    def __init__(self, *, faults: Faults | None = None, version: str = "0.3.64", port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        faults: Faults | None = None,
+        version: str = "0.3.64",
+        port: int = 0,
+        max_upload_size: int = MAX_UPLOAD_SIZE,
+    ) -> None:
         self.faults = faults or Faults()
+        self.max_upload_size = max_upload_size
         self.version = version
         self.recent = tuple(map(int, version.split("."))) > (0, 3, 64)
         """Whether it behaves as the versions of 2026."""

@@ -19,7 +19,7 @@ from PIL import Image
 from tests.fakes.catalog import CLASSES, describe
 from tests.fakes.folders import TYPES, untag
 from tests.fakes.pictures import encode
-from tests.fakes.sockets import FEATURES, MAX_UPLOAD_SIZE
+from tests.fakes.sockets import FEATURES
 from tests.fakes.validation import Refused, judge
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Routes:
         self._engine = engine
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_UPLOAD_SIZE, middlewares=[self._answer])
+        app = web.Application(client_max_size=self._engine.max_upload_size, middlewares=[self._answer])
         table: list[tuple[str, str, Handler]] = [
             ("GET", "/ws", self._ws),
             ("GET", "/prompt", self._remaining),
@@ -295,7 +295,7 @@ class Routes:
         )
 
     async def _features(self, request: web.Request) -> web.Response:
-        return web.json_response(FEATURES)
+        return web.json_response({**FEATURES, "max_upload_size": self._engine.max_upload_size})
 
     async def _object_info(self, request: web.Request) -> web.Response:
         wanted = request.match_info.get("name")
