@@ -22,7 +22,7 @@ from converter.api.door import Doorkeeper, Keyring
 from converter.api.openapi import OpenApi
 from converter.api.operations import OPERATIONS
 from converter.api.outputs import ROUTE
-from converter.api.page import Page
+from converter.api.page import open_pages
 from converter.api.server import Door, listen, make_app
 from converter.api.tls import Certificate
 from converter.core.catalog import Offer
@@ -95,7 +95,7 @@ class Entrance:
         routes = [*doors.native, *probes]
         address = self._settings.public_url or ""
         openapi = OpenApi(routes, doors.offers, address, guarded=self._keyring is not None)
-        page = Page().routes() if self._settings.page else []
+        page = open_pages() if self._settings.page else []
         routes += [*openapi.routes(), *page, *(route for dialect in doors.dialects for route in dialect.routes())]
         apps = [make_app(routes, lambda: gate.closed, tracing, doors.dialects)]
         self._make_doorkeeper([*page, *probes], doors.dialects, gate, metrics).guard(apps[0])

@@ -85,7 +85,7 @@ class Settings(BaseModel):
     key_concurrency: Bound = setting(None, "Orders of one key that may be under way at once", shown="no limit", ge=1)
     key_rate: Bound = setting(None, "Orders that one key may begin a minute, at once or evenly", shown="no limit", ge=1)
     cors_origins: Origins = setting((), "Origins whose web pages may call, separated by commas", shown="none")
-    page: Switch = setting(True, "Whether / has a page on which people can try the templates")
+    page: Switch = setting(True, "Whether people get pages: / to try the templates, /docs to read about the API")
 
     dialects: Names = setting(
         DIALECTS,

@@ -91,7 +91,9 @@ def test_wheel_holds_the_packages_and_the_templates(wheel: Path) -> None:
     assert len(model) >= 12
     assert model <= names
     assert {f"workflows/{path.name}" for path in (ROOT / "workflows").iterdir()} <= names
-    assert {f"converter/page/{path.name}" for path in (ROOT / "converter" / "page").iterdir()} <= names
+    for folder in ("page", "docs"):
+        assert {f"converter/{folder}/{path.name}" for path in (ROOT / "converter" / folder).iterdir()} <= names
+    assert {"converter/docs/LICENSE", "converter/docs/NOTICE"} <= names
     strangers = {name.split("/")[0] for name in names} - {"converter", "engine", "workflows"}
     assert all(name.endswith(".dist-info") for name in strangers), strangers
 

@@ -1,8 +1,8 @@
-"""The page at `/`, on which people try the templates: files of this package, served as they are.
+"""Pages for people: `/`, on which templates are tried, and `/docs`, which shows the API; files, served as they are.
 
-For: browsers. Leaves what the page does to its own files (`converter/page/`), which call the native dialect as
-everybody does. Invariant: the files hold nothing that a stranger may not know, and none of them lets a browser run or
-show what another place or a caller has written into it.
+For: browsers. Leaves what the pages do to their own files (`converter/page/`, `converter/docs/`), which call the native
+dialect as everybody does. Invariant: the files hold nothing that a stranger may not know, and none of them lets a
+browser run or show what another place or a caller has written into it.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from aiohttp import ETag, web
 
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-"""Of the page's files, by suffix; others are not served."""
+"""Of the files, by suffix; others are not served."""
 
 POLICY = "; ".join(
     (
@@ -26,13 +26,14 @@ POLICY = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
     )
 )
-"""What the page may do (W3C Content Security Policy 3): no script and no style but its own files."""
+"""What a page may do (W3C Content Security Policy 3): no script and no style but its own files."""
+
+TRUSTED = f"{POLICY}; require-trusted-types-for 'script'"
+"""And of text it may make no script, which is asked of our own scripts alone."""
 
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -49,15 +50,16 @@ class _File:
 
 
 class Page:
-    """The door of the page. Its files are read once, when this is made."""
+    """The door of a page. Its files, which lie in a `folder` of the package, are read once, when this is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str, folder: str, policy: str) -> None:
+        self._headers = {**HEADERS, "Content-Security-Policy": policy}
         self._files: dict[str, _File] = {}
-        for file in (files("converter") / "page").iterdir():
+        for file in (files("converter") / folder).iterdir():
             content_type = TYPES.get(PurePosixPath(file.name).suffix)
             if content_type is not None:
                 body = file.read_bytes()
-                path = "/" if file.name == "index.html" else f"/page/{file.name}"
+                path = place if file.name == "index.html" else f"/{folder}/{file.name}"
                 self._files[path] = _File(body, content_type, hashlib.sha256(body).hexdigest()[:32])
 
     def routes(self) -> list[web.RouteDef]:
@@ -65,11 +67,19 @@ class Page:
         return [web.get(path, self.show) for path in sorted(self._files)]
 
     async def show(self, request: web.Request) -> web.Response:
-        """`GET /` and `GET /page/FILE`; 304 to those who have the file (RFC 9110 section 13.1.2)."""
+        """`GET` of the page or of a file; 304 to those who have it (RFC 9110 section 13.1.2)."""
         file = self._files[request.path]
         if any(tag.value in (file.tag, "*") for tag in request.if_none_match or ()):
-            response = web.Response(status=304, headers=HEADERS)
+            response = web.Response(status=304, headers=self._headers)
         else:
-            response = web.Response(body=file.body, content_type=file.content_type, charset="utf-8", headers=HEADERS)
+            response = web.Response(
+                body=file.body, content_type=file.content_type, charset="utf-8", headers=self._headers
+            )
         response.etag = ETag(file.tag)
         return response
+
+
+def open_pages() -> list[web.RouteDef]:
+    """What is served to people."""
+    pages = Page("/", "page", TRUSTED), Page("/docs", "docs", POLICY)
+    return [route for page in pages for route in page.routes()]
