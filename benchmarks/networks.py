@@ -25,6 +25,7 @@ from torch import Tensor
 
 from engine.checkpoints import Placement, read_part
 from engine.device import Place
+from engine.networks import Unet
 from engine.pipelines import Autoencoder, Denoiser
 from engine.shelves import SHIPPED, Source
 
@@ -68,7 +69,7 @@ def _read() -> dict[str, Any]:
     for part in (read_part(source, "model"), read_part(source, "vae")):
         Placement(part).perform(place)
         match part:
-            case Denoiser(unet=network):
+            case Denoiser(network=Unet(module=network)):
                 networks["unet"] = network
             case Autoencoder(vae=network):
                 networks["decoder"] = networks["encoder"] = network

@@ -15,7 +15,9 @@ import torch
 from engine.components import load_component, load_network, read_index, read_json
 from engine.device import Place
 from engine.errors import ModelError
+from engine.flow import find_transformer, read_flow_denoiser, read_flow_text_encoder, read_scale
 from engine.loras import Lora
+from engine.networks import Unet
 from engine.pipelines import Autoencoder, Denoiser
 from engine.schedules import NoiseSchedule
 from engine.shelves import INDEX, Source
@@ -52,19 +54,14 @@ def read_autoencoder(source: Source) -> Autoencoder:
 
 
 def _make_autoencoder(source: Source, vae: Any, config: Mapping[str, Any]) -> Autoencoder:
-    if config.get("latents_mean") or config.get("shift_factor"):
-        raise ModelError(f"checkpoint {source.name!r}: its latents are not centred, which this engine does not know")
-    return Autoencoder(vae, int(config.get("latent_channels", 4)), _read_scale(config))
-
-
-def _read_scale(config: Mapping[str, Any]) -> float:
-    return float(config.get("scaling_factor", 0.18215))  # older configurations leave Stable Diffusion 1's value out
+    if config.get("latents_mean"):
+        raise ModelError(f"checkpoint {source.name!r}: its latents have a mean for each channel, which is not run")
+    return Autoencoder(vae, int(config.get("latent_channels", 4)), read_scale(config))
 
 
 def _read_denoiser(source: Source, loras: Sequence[Strength]) -> Denoiser:
-    has = read_index(source)
-    if "unet" not in has and "transformer" in has:
-        load_component(source, "transformer")  # which is refused by its name
+    if find_transformer(source):
+        return read_flow_denoiser(source, loras)
     if read_json(source, INDEX).get("requires_aesthetics_score"):
         raise ModelError(f"checkpoint {source.name!r}: refiners, which are told how pretty to draw, are not run")
     scheduler = read_json(source, "scheduler/scheduler_config.json")
@@ -83,11 +80,13 @@ def _read_denoiser(source: Source, loras: Sequence[Strength]) -> Denoiser:
         pooled = int(config.projection_class_embeddings_input_dim) - _TIMES * int(config.addition_time_embed_dim)
     for lora, strength in loras:
         lora.merge("unet", unet, strength)
-    scale = _read_scale(read_json(source, "vae/config.json"))
-    return Denoiser(unet, read_schedule(scheduler), prediction, scale, int(config.in_channels), pooled)
+    scale = read_scale(read_json(source, "vae/config.json"))
+    return Denoiser(Unet(unet, pooled), read_schedule(scheduler), prediction, scale)
 
 
 def _read_text_encoder(source: Source, loras: Sequence[Strength]) -> TextEncoder:
+    if kind := find_transformer(source):
+        return read_flow_text_encoder(source, kind, loras)
     has = read_index(source)
     suffixes = [suffix for suffix in ("", "_2", "_3") if f"text_encoder{suffix}" in has]
     towers = []
@@ -125,8 +124,8 @@ class Placement:
     def perform(self, place: Place) -> int:
         dtype, layout = place.dtype, torch.preserve_format
         match self.part:
-            case Denoiser(unet=module):
-                networks = [module]
+            case Denoiser(network=network):
+                networks = [network.module]
             case TextEncoder(towers=towers):
                 networks = [tower.model for tower in towers]
             case Autoencoder(vae=module):
@@ -138,8 +137,18 @@ class Placement:
         for network in networks:
             move(network, place.device, dtype, memory_format=layout)
             network.eval().requires_grad_(False)
+            _keep_precise(network, dtype)
         return sum(
             tensor.numel() * tensor.element_size()
             for network in networks
             for tensor in (*network.parameters(), *network.buffers())
         )
+
+
+def _keep_precise(network: Any, dtype: torch.dtype) -> None:
+    """Leave what overflows in float16 in float32, by the names that transformers has for it: parts of T5."""
+    if dtype == torch.float16:
+        precise = getattr(network, "_keep_in_fp32_modules", None) or ()
+        for name, module in network.named_modules():
+            if name.rpartition(".")[2] in precise:
+                module.float()

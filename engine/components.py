@@ -51,13 +51,43 @@ def _find_tokenizer() -> Any:
     return CLIPTokenizer
 
 
+def _find_sd3() -> Any:
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+    return SD3Transformer2DModel
+
+
+def _find_flux() -> Any:
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+
+    return FluxTransformer2DModel
+
+
+def _find_t5() -> Any:
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    return T5EncoderModel
+
+
+def _find_t5_tokenizer() -> Any:
+    from transformers.models.t5.tokenization_t5 import T5Tokenizer
+
+    return T5Tokenizer
+
+
 _CLASSES: Mapping[str, Callable[[], Any]] = {
     "UNet2DConditionModel": _find_unet,
     "AutoencoderKL": _find_autoencoder,
     "CLIPTextModel": _find_text_model,
     "CLIPTextModelWithProjection": _find_projecting_text_model,
     "CLIPTokenizer": _find_tokenizer,
+    "SD3Transformer2DModel": _find_sd3,
+    "FluxTransformer2DModel": _find_flux,
+    "T5EncoderModel": _find_t5,
+    "T5TokenizerFast": _find_t5_tokenizer,  # the same since transformers 5
+    "T5Tokenizer": _find_t5_tokenizer,
 }
+_TOKENIZERS = ("CLIPTokenizer", "T5TokenizerFast", "T5Tokenizer")
 
 
 def read_index(source: Source) -> Mapping[str, str]:
@@ -82,7 +112,7 @@ def load_network(source: Source, component: str, name: str) -> Any:
     silence_progress()
     try:
         kind = _CLASSES[name]()
-        if name == "CLIPTokenizer":
+        if name in _TOKENIZERS:
             return kind.from_pretrained(source.folder / component, local_files_only=True)
         if source.file is None:
             return _read_folder(kind, source.folder / component)
@@ -97,7 +127,8 @@ def load_network(source: Source, component: str, name: str) -> Any:
 
 def _read_folder(kind: Any, path: Path) -> Any:
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-    if any(path.glob("*.fp16.safetensors")) and not any(path.glob("*[!6].safetensors")):
+    files = [file.name for file in path.glob("*.safetensors")]
+    if files and all(".fp16" in file for file in files):
         options["variant"] = "fp16"
     # Every network is read in float32: another number format would be the default of the whole process while it loads.
     options["dtype" if kind.__module__.startswith("transformers") else "torch_dtype"] = torch.float32

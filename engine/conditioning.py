@@ -19,10 +19,20 @@ _MAX_TOKENS = 32 * 77
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cue:
-    """One encoded text: `embedding` [1, tokens, width]; `pooled` [1, width] where the encoder sums texts up."""
+    """One encoded text: `embedding` [1, tokens, width]; `pooled` [1, width] where the encoder sums texts up.
+
+    `guidance` is how far models go that were trained to be told; None leaves it to them.
+    """
 
     embedding: "Tensor"
     pooled: "Tensor | None" = None
+    guidance: float | None = None
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], int | None]:
+        """What cues that share a pass have in common: tokens and width, and the width of what sums a text up."""
+        _, tokens, width = self.embedding.shape
+        return (tokens, width), None if self.pooled is None else self.pooled.shape[1]
 
     def append(self, other: "Cue") -> "Cue":
         """This cue with the other's tokens after its own. Raises ValueError when their widths differ."""
@@ -61,6 +71,10 @@ class Conditioning:
     def append(self, other: Self) -> Self:
         """Every cue with the tokens of the other's first after its own, as in ComfyUI. Raises ValueError."""
         return type(self)(tuple(cue.append(other.cues[0]) for cue in self.cues))
+
+    def guide(self, guidance: float) -> Self:
+        """The same texts, followed as far as `guidance` says."""
+        return type(self)(tuple(replace(cue, guidance=guidance) for cue in self.cues))
 
     def zero_out(self) -> Self:
         """Cues of the same shapes that say nothing."""

@@ -16,6 +16,22 @@ FACTOR = 8  # a picture's side to its latent's
 _INDEX = 64  # bytes of a number and its place in a list, generously
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Between an autoencoder's latents and a model's, which are those less `shift`, times `factor`."""
+
+    factor: float
+    shift: float = 0.0
+
+    def enter(self, latents: "Tensor") -> "Tensor":
+        """The autoencoder's latents as the model has them."""
+        return (latents - self.shift) * self.factor
+
+    def leave(self, latents: "Tensor") -> "Tensor":
+        """The model's latents as the autoencoder has them."""
+        return latents / self.factor + self.shift
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Latent:
     """`samples` [batch, channels, height, width], float32 on the CPU, in the autoencoder's scale.

@@ -23,9 +23,14 @@ from engine.ldm import list_original_names
 _DOWN = re.compile(r"(\.lora_down|\.lora_A(?:\.default)?|[._]lora\.down|\.lora_linear_layer\.down)\.weight$")
 _PREFIXES = {
     "unet": ("lora_unet_", "unet."),
+    "transformer": ("transformer.",),
     "text_encoder": ("lora_te_", "lora_te1_", "text_encoder."),
     "text_encoder_2": ("lora_te2_", "text_encoder_2."),
+    "text_encoder_3": ("lora_te3_", "text_encoder_3."),
 }
+# What a file has for a network that a model with the component has not. kohya's trainer calls transformers UNets as
+# well, with the original names of layers, some of which are three in diffusers.
+_STRANGE = {"unet": _PREFIXES["transformer"], "transformer": _PREFIXES["unet"]}
 # What diffusers called the layers of attention before it used the networks' own names.
 _OLD_UNET = {"to_out": "to_out.0"}
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
@@ -57,7 +62,10 @@ class Lora:
 
         Raises ModelError when the component has no place for one of them.
         """
-        names = _name_unet(module) if component == "unet" else _name_text_model(module)
+        names = _NAMES.get(component, _name_text_model)(module)
+        if strange := [key for key in self.changes if key.startswith(_STRANGE.get(component, ()))]:
+            other = f"{strange[0]!r} is for another network, or one in other words than diffusers has for it"
+            raise ModelError(f"LoRA {self.name!r} is for another model: {other}")
         for key, change in self.changes.items():
             prefix = next((prefix for prefix in _PREFIXES[component] if key.startswith(prefix)), None)
             if prefix is None:
@@ -117,7 +125,7 @@ def _read_scale(name: str, key: str, configuration: Mapping[str, Any], rank: int
 
 
 def _modernize(component: str, name: str) -> str:
-    old = _OLD_UNET if component == "unet" else _OLD_TEXT
+    old = _OLD_TEXT if component.startswith("text_") else _OLD_UNET
     path, _, last = name.replace(".processor", "").rpartition(".")
     return f"{path}.{old.get(last, last)}" if path else last
 
@@ -138,6 +146,10 @@ def _name_unet(unet: Any) -> Mapping[str, str]:
     return names
 
 
+def _name_transformer(transformer: Any) -> Mapping[str, str]:
+    return {name: name for name in _list_modules(transformer)}
+
+
 def _name_text_model(model: Any) -> Mapping[str, str]:
     names = {}
     for module in _list_modules(model):
@@ -145,3 +157,6 @@ def _name_text_model(model: Any) -> Mapping[str, str]:
         full = module if module.startswith("text_") else f"text_model.{module}"
         names[full] = names[full.removeprefix("text_model.")] = names[full.replace(".", "_")] = module
     return names
+
+
+_NAMES = {"unet": _name_unet, "transformer": _name_transformer}

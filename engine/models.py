@@ -47,14 +47,16 @@ _MODULES = (
 class Handle:
     """A part of a checkpoint, by name: what nodes pass to each other as MODEL, CLIP and VAE.
 
-    `loras` are names with strengths, in the order in which they are merged; `layer` is where a CLIP stops, None where
-    its kind does. With `alone`, the name is that of an autoencoder that is no part of a checkpoint.
+    `loras` are names with strengths, in the order in which they are merged; `layer` is where a CLIP stops, and `shift`
+    how a MODEL's noise is shifted, None where it is as its kind has it. With `alone`, the name is that of an
+    autoencoder that is no part of a checkpoint.
     """
 
     checkpoint: str
     part: PartName
     loras: tuple[tuple[str, float], ...] = ()
     layer: int | None = None
+    shift: float | None = None
     alone: bool = False
 
 
@@ -133,9 +135,12 @@ class Models:
         return replace(handle, loras=(*handle.loras, (name, strength))) if strength else handle
 
     def denoiser(self, handle: Handle) -> "Denoiser":
-        """What a MODEL stands for. Raises ModelError, OutOfMemoryError, as do the following."""
-        denoiser: Denoiser = self._obtain(handle)
-        return denoiser
+        """What a MODEL stands for. Raises ModelError, OutOfMemoryError, as do the following.
+
+        Raises ValueError for a shift where the model knows none.
+        """
+        denoiser: Denoiser = self._obtain(replace(handle, shift=None))
+        return denoiser if handle.shift is None else denoiser.shift_noise(handle.shift)
 
     def text_encoder(self, handle: Handle) -> "TextEncoder":
         """What a CLIP stands for."""

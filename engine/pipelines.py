@@ -1,14 +1,15 @@
-"""The networks of a checkpoint, and what may be asked of them.
+"""The parts of a checkpoint, and what may be asked of them.
 
 For: noise prediction with guidance, and the way between pictures and latents, and text encoding, each as a request that
-the device thread performs, for one caller or for many in one pass. Leaves texts to `texts`, loading to `models`, and
-the order of requests and their company to `device`.
+the device thread performs, for one caller or for many in one pass. Leaves what a network takes to `networks`, texts to
+`texts`, loading to `models`, and the order of requests and their company to `device`.
 Invariant: what goes in and comes out is float32 on the CPU; no row of a pass influences another.
 """
 
 import math
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from engine.conditioning import Cue
 from engine.device import Place
-from engine.latents import FACTOR
+from engine.latents import FACTOR, Scale
+from engine.networks import Network
 from engine.passes import run_split
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
-from engine.schedules import NoiseSchedule
-from engine.texts import TextEncoder, Tokens
+from engine.schedules import FlowSchedule, Schedule
+from engine.texts import TextEncoder
+from engine.tokens import Tokens
 
 _SLICE = 4  # items of a batch that are asked for at once
 # Latent pixels of a row that weighs 1. An autoencoder works at full size and in float32: a picture of 512 x 512, which
@@ -32,17 +35,23 @@ _MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there co
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Denoiser:
-    """A UNet with the noise levels that it was trained on. `scale` times an autoencoder's latent is its scale.
+    """A network with the noise levels that it was trained on, and the scale of the latents that it knows."""
 
-    `pooled` is the width of what sums a text up, which it takes besides the embedding; None where it takes nothing.
-    """
-
-    unet: Any
-    schedule: NoiseSchedule
+    network: Network
+    schedule: Schedule
     prediction_type: PredictionType
-    scale: float
-    channels: int
-    pooled: int | None = None
+    scale: Scale
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return self.network.channels
+
+    def shift_noise(self, shift: float) -> "Denoiser":
+        """The same for runs of another shift. Raises ValueError for a model that knows none."""
+        if not isinstance(self.schedule, FlowSchedule):
+            raise ValueError("the model's noise cannot be shifted: that is for models of flow matching")
+        return replace(self, schedule=replace(self.schedule, shift=shift))
 
     def predict(self, place: Place, evaluations: Sequence[Evaluation], limit: int) -> list[Tensor]:
         """The answers to evaluations of one latent shape and the same shapes of cues, `limit` rows at a time.
@@ -51,21 +60,21 @@ class Denoiser:
         """
         cues = [self.level(evaluation.guidance) for evaluation in evaluations]
         predicted: list[dict[int, Tensor]] = [{} for _ in evaluations]
-        for shape in {_describe(cue): None for cue in cues[0]}:
+        for shape in {cue.shapes: None for cue in cues[0]}:
             asked = [
                 (number, index, cue)
                 for number, own in enumerate(cues)
                 for index, cue in enumerate(own)
-                if _describe(cue) == shape
+                if cue.shapes == shape
             ]
             sizes = [len(evaluations[number].latent) for number, _, _ in asked]
             times = [evaluations[number].timestep for number, _, _ in asked]
             rows = run_split(
-                lambda *part: self._run(place, *part),
+                partial(self.network.run, place),
                 limit,
                 torch.cat([evaluations[number].latent for number, _, _ in asked]),
                 torch.tensor(times).repeat_interleave(torch.tensor(sizes)),
-                *self._lay_out([cue for _, _, cue in asked], sizes),
+                *self.network.lay_out([cue for _, _, cue in asked], sizes),
             )
             for (number, index, _), part in zip(asked, torch.split(rows, sizes), strict=True):
                 predicted[number][index] = part
@@ -76,57 +85,15 @@ class Denoiser:
         cues = _list_cues(guidance)
         lengths = [cue.embedding.shape[1] for cue in cues]
         length = math.lcm(*lengths)
-        # Cross-attention over tokens and their copies gives what it gives over the tokens alone; what sums the tokens
-        # up within the network does not.
-        apart = length > _MAX_REPEATS * min(lengths) or self.unet.config.addition_embed_type == "text"
+        apart = length > _MAX_REPEATS * min(lengths) or not self.network.repeatable
         if apart or length == min(lengths):
             return cues
         return [replace(cue, embedding=cue.embedding.repeat(1, length // cue.embedding.shape[1], 1)) for cue in cues]
-
-    def _lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
-        """Embeddings, and where they are taken also what sums texts up, for as many rows as each cue has."""
-        config = self.unet.config
-        (_, width), pooled = _describe(cues[0])
-        expected = config.encoder_hid_dim or config.cross_attention_dim
-        if width != expected or (self.pooled is not None and pooled != self.pooled):
-            raise ValueError("the conditioning is of another kind of model than the one that draws")
-        rows = [torch.cat([cue.embedding.expand(size, -1, -1) for cue, size in zip(cues, sizes, strict=True)])]
-        if self.pooled is not None:
-            summaries = [(cue.pooled, size) for cue, size in zip(cues, sizes, strict=True) if cue.pooled is not None]
-            rows.append(torch.cat([summary.expand(size, -1) for summary, size in summaries]))
-        return rows
-
-    def _run(
-        self, place: Place, latents: Tensor, times: Tensor, embeddings: Tensor, summaries: Tensor | None = None
-    ) -> Tensor:
-        added = None
-        if summaries is not None:
-            # Stable Diffusion XL is told to draw a whole picture of the size that it has, as ComfyUI does.
-            height, width = (FACTOR * side for side in latents.shape[2:])
-            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=place.device)
-            added = {
-                "text_embeds": summaries.to(place.device, place.dtype),
-                "time_ids": sizes.repeat(len(latents), 1),
-            }
-        output: Tensor = self.unet(
-            latents.to(place.device, place.dtype),
-            times.to(place.device),
-            encoder_hidden_states=embeddings.to(place.device, place.dtype),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
-        return output.to("cpu", torch.float32)
 
 
 def _list_cues(guidance: Guidance) -> list[Cue]:
     """The positive cues, and the negative ones unless cfg is 1, where they have no weight: as ComfyUI does it."""
     return [*guidance.positive.cues, *(guidance.negative.cues if guidance.cfg != 1.0 else ())]
-
-
-def _describe(cue: Cue) -> tuple[tuple[int, int], int | None]:
-    """What cues that share a pass have in common: tokens and width, and the width of what sums a text up."""
-    _, tokens, width = cue.embedding.shape
-    return (tokens, width), None if cue.pooled is None else cue.pooled.shape[1]
 
 
 def _guide(guidance: Guidance, predicted: Mapping[int, Tensor]) -> Tensor:
@@ -141,12 +108,12 @@ def _guide(guidance: Guidance, predicted: Mapping[int, Tensor]) -> Tensor:
 class Autoencoder:
     """An AutoencoderKL. It always computes in float32: several of them overflow in float16 and give black pictures.
 
-    Its latents times `scale` have about unit variance.
+    `scale` leads to the latents of the model that it belongs to.
     """
 
     vae: Any
     channels: int
-    scale: float
+    scale: Scale
 
     def decode(self, place: Place, latents: Tensor, limit: int) -> Tensor:
         """Pictures [batch, height, width, 3] in 0..1 of latents [batch, channels, height / 8, width / 8]."""
@@ -174,8 +141,8 @@ class Prediction:
     @property
     def key(self) -> Hashable:
         """The network, the shape of latents, and the shapes of the cues that guide them."""
-        shapes = frozenset(_describe(cue) for cue in self.denoiser.level(self.evaluation.guidance))
-        return "prediction", id(self.denoiser.unet), self.evaluation.latent.shape[1:], shapes
+        shapes = frozenset(cue.shapes for cue in self.denoiser.level(self.evaluation.guidance))
+        return "prediction", id(self.denoiser.network.module), self.evaluation.latent.shape[1:], shapes
 
     @property
     def rows(self) -> int:

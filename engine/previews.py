@@ -42,7 +42,7 @@ def fit_projection(autoencoder: Autoencoder, place: Place) -> Projection:
     """Least squares over patches of one latent value each, which the autoencoder decodes to patches of one colour."""
     generator = torch.Generator("cpu").manual_seed(0)
     shape = (_SAMPLES, autoencoder.channels, _PATCHES, _PATCHES)
-    patches = torch.randn(shape, generator=generator) / autoencoder.scale
+    patches = autoencoder.scale.leave(torch.randn(shape, generator=generator))
     latents = patches.repeat_interleave(_PATCH, 2).repeat_interleave(_PATCH, 3)
     pictures = autoencoder.decode(place, latents, _SAMPLES).permute(0, 3, 1, 2)
     colours = torch.nn.functional.interpolate(pictures, size=(_PATCHES, _PATCHES), mode="area")

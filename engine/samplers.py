@@ -4,8 +4,9 @@ For: one table, with the reason for each choice beside it. Leaves running them t
 Invariant: importing this module imports neither torch nor diffusers, so that names can be told before either is needed.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ class Sampler:
     second: Literal["end", "middle"] | None = None  # where a step asks again, unless it leads to 0; middle in log sigma
     noise: Literal["drawn", "path"] | None = None  # drawn by the scheduler, or given to it as a `noise.Path`
     floor: float = 0.0  # the level that stands in for 0
+    ceiling: float = math.inf  # the highest level that it can compute with
     skips_last_level: bool = False  # ComfyUI leaves out the level before 0, where a high order makes it worse
 
     @property
@@ -84,6 +86,20 @@ def _build_unipc(**options: Any) -> Any:
     return UniPCMultistepScheduler(**options)
 
 
+def _build_flow_euler(**options: Any) -> Any:
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**options)
+
+
+def _build_flow_heun(**options: Any) -> Any:
+    from diffusers.schedulers.scheduling_flow_match_heun_discrete import FlowMatchHeunDiscreteScheduler
+
+    scheduler: Any = FlowMatchHeunDiscreteScheduler(**options)
+    scheduler.set_timesteps(1)  # its constructor leaves out what a step remembers for the next
+    return scheduler
+
+
 def _build_lcm(**options: Any) -> Any:
     from diffusers.schedulers.scheduling_lcm import LCMScheduler
 
@@ -126,3 +142,36 @@ SAMPLERS: Mapping[str, Sampler] = {
     # Predict the end, add noise of the next level; whole training steps only, on which its boundary condition rests.
     "lcm": Sampler(_build_lcm, preserves_variance=True, noise="drawn"),
 }
+
+
+def _flow(sampler: Sampler) -> Sampler:
+    """The same solver of diffusers for flow matching, which has no level of noise alone: its logarithms need data."""
+    options = {**sampler.options, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    return replace(sampler, options=options, preserves_variance=False, ceiling=1 - 1e-6)
+
+
+FLOW_SAMPLERS: Mapping[str, Sampler] = {
+    # Euler's rule on the straight way between noise and data, the sampler that Stable Diffusion 3 and Flux come with.
+    "euler": Sampler(_build_flow_euler),
+    # The trapezoid rule, with an Euler step to zero.
+    "heun": Sampler(_build_flow_heun, second="end"),
+    # The solvers of other models with the logarithm of data to noise that flow matching has. ComfyUI's dpmpp_2m weighs
+    # the step before by the logarithm of sigma instead, which is the same in the limit of small steps.
+    **{name: _flow(SAMPLERS[name]) for name in ("dpmpp_2m", "dpmpp_2m_sde", "uni_pc", "uni_pc_bh2")},
+    # The two are one integrator, as above.
+    "ddim": Sampler(_build_flow_euler),
+    # Predict the end, mix it with noise for the next level: Euler's scheduler does so where it is stochastic.
+    "lcm": Sampler(_build_flow_euler, {"stochastic_sampling": True}, noise="drawn"),
+    # diffusers has neither an ancestral sampler for flow matching nor DPM-Solver-2 or the stochastic DPM-Solver++ of
+    # half steps: euler_ancestral, dpm_2 and dpmpp_sde are refused.
+}
+
+
+def find_sampler(name: str, *, flow: bool) -> Sampler:
+    """The sampler of that name, for models of flow matching or for others. Raises ValueError when there is none."""
+    found = (FLOW_SAMPLERS if flow else SAMPLERS).get(name)
+    if found is None:
+        whom = " for models of flow matching, such as Stable Diffusion 3 and Flux" if flow and name in SAMPLERS else ""
+        known = ", ".join(FLOW_SAMPLERS if flow else SAMPLERS)
+        raise ValueError(f"there is no sampler {name!r}{whom}: it is one of {known}")
+    return found

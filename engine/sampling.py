@@ -17,10 +17,10 @@ from torch import Tensor
 
 from engine.conditioning import Conditioning
 from engine.noise import Path, draw_noise
-from engine.samplers import SAMPLERS, Sampler
-from engine.schedules import Levels, NoiseSchedule
+from engine.samplers import Sampler, find_sampler
+from engine.schedules import Levels, NoiseSchedule, Schedule
 
-PredictionType: TypeAlias = Literal["epsilon", "v_prediction"]
+PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "flow"]  # noise, or a velocity of two kinds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +36,12 @@ class Guidance:
 class Evaluation:
     """A question: what noise (or velocity) is in `latent`? The answer has its shape, guidance applied.
 
-    `latent` [batch, channels, height, width] has unit variance where the data have, as the network expects it.
+    `latent` [batch, channels, height, width] is as the network expects it: of unit variance where the data have it, or
+    for flow matching a mixture of noise and data by shares of `sigma` and `1 - sigma`.
     """
 
     latent: Tensor
-    timestep: int
+    timestep: float
     guidance: Guidance
     sigma: float
     prediction_type: PredictionType
@@ -50,6 +51,8 @@ class Evaluation:
 
     def estimate(self, prediction: Tensor) -> Tensor:
         """The finished latent, as this answer lets expect it."""
+        if self.prediction_type == "flow":
+            return self.latent - self.sigma * prediction
         scale = math.hypot(self.sigma, 1)
         if self.prediction_type == "epsilon":
             return self.latent * scale - self.sigma * prediction
@@ -57,6 +60,8 @@ class Evaluation:
 
     def predict(self, finished: Tensor) -> Tensor:
         """The answer that lets expect `finished`."""
+        if self.prediction_type == "flow":
+            return (self.latent - finished) / self.sigma
         scale = math.hypot(self.sigma, 1)
         if self.prediction_type == "epsilon":
             return (self.latent * scale - finished) / self.sigma
@@ -75,7 +80,7 @@ class Sampling:
     generators: Sequence[torch.Generator]
     sampler: str
     sigmas: Levels  # of `schedules.space_sigmas`
-    schedule: NoiseSchedule
+    schedule: Schedule
     prediction_type: PredictionType
     guidance: Guidance
     mask: Tensor | None = None
@@ -86,12 +91,11 @@ def sample(run: Sampling) -> Generator[Evaluation, Tensor, Tensor]:
     """Yield evaluations, take their predictions, return the finished latent [batch, channels, height, width].
 
     A run whose sigmas end above 0 returns a latent with noise of the last of them. One without steps returns its latent
-    as it is, as ComfyUI does where `denoise` is 0. Raises ValueError for a sampler that is not in SAMPLERS,
-    FloatingPointError when a prediction is not finite.
+    as it is, as ComfyUI does where `denoise` is 0. Raises ValueError for a sampler that is not there for this kind of
+    model, FloatingPointError when a prediction is not finite.
     """
-    if run.sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {run.sampler!r}: it is one of {', '.join(SAMPLERS)}")
-    sampler = SAMPLERS[run.sampler]
+    flow = run.prediction_type == "flow"
+    sampler = find_sampler(run.sampler, flow=flow)
     steps = len(run.sigmas) - 1
     if steps < 1:
         return run.latent
@@ -103,8 +107,8 @@ def sample(run: Sampling) -> Generator[Evaluation, Tensor, Tensor]:
     for index, sigma in enumerate(levels[: steps * sampler.evaluations]):
         timestep = scheduler.timesteps[index]
         own = Evaluation(
-            latent=scheduler.scale_model_input(latent, timestep),
-            timestep=int(timestep),
+            latent=latent if flow else scheduler.scale_model_input(latent, timestep),
+            timestep=float(timestep),
             guidance=run.guidance,
             sigma=float(sigma),
             prediction_type=run.prediction_type,
@@ -127,7 +131,10 @@ def _show_kept(own: Evaluation, mask: Tensor, kept: Tensor, noise: Tensor) -> Ev
 
     ComfyUI 0.3.64 asks so: around the mask the model sees what it would see if that were drawn as well.
     """
-    noisy = (kept + noise * own.sigma) / math.hypot(own.sigma, 1)
+    if own.prediction_type == "flow":
+        noisy = torch.lerp(kept, noise, own.sigma)
+    else:
+        noisy = (kept + noise * own.sigma) / math.hypot(own.sigma, 1)
     return replace(own, latent=torch.lerp(noisy, own.latent, mask))
 
 
@@ -151,11 +158,9 @@ def _arrange(sampler: Sampler, run: Sampling, levels: Levels) -> Any:
     They are laid into a fresh scheduler: its own spacings know neither ComfyUI's nor the tail of a run that `denoise`
     asks for, and most schedulers take no sigmas as an argument.
     """
-    sigmas = torch.tensor(_extend(run).clip(min=sampler.floor), dtype=torch.float32)
-    times = torch.from_numpy(run.schedule.find_steps(levels))
-    scheduler = sampler.build(
-        num_train_timesteps=len(run.schedule.sigmas), prediction_type=run.prediction_type, **sampler.options
-    )
+    sigmas = torch.tensor(_extend(run).clip(sampler.floor, sampler.ceiling), dtype=torch.float32)
+    times = torch.from_numpy(run.schedule.find_times(levels))
+    scheduler = _build(sampler, run)
     repeat = sampler.evaluations
     scheduler.num_inference_steps = len(times)
     scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(repeat), sigmas[-1:]])
@@ -163,11 +168,20 @@ def _arrange(sampler: Sampler, run: Sampling, levels: Levels) -> Any:
     scheduler.sigmas_interpol = (sigmas[:-1] * sigmas[1:]).sqrt().repeat_interleave(repeat)
     # Whole steps as indices for schedulers that look noise levels up by time, where 0 would mean "already clean" to the
     # boundary condition of consistency models; as floats for the others, which refuse whole numbers as likely mistakes.
-    scheduler.timesteps = times.clamp(min=1) if sampler.preserves_variance else times.to(torch.float32)
-    scheduler.alphas_cumprod = torch.tensor(run.schedule.alphas_cumprod, dtype=torch.float32)
+    whole = sampler.preserves_variance
+    scheduler.timesteps = times.to(torch.int64).clamp(min=1) if whole else times.to(torch.float32)
     scheduler.set_begin_index(0)
     if sampler.noise == "path":
         scheduler.noise_sampler = Path(run.generators, run.latent.shape[1:])
+    return scheduler
+
+
+def _build(sampler: Sampler, run: Sampling) -> Any:
+    if not isinstance(run.schedule, NoiseSchedule):
+        return sampler.build(**sampler.options)
+    steps = len(run.schedule.sigmas)
+    scheduler = sampler.build(num_train_timesteps=steps, prediction_type=run.prediction_type, **sampler.options)
+    scheduler.alphas_cumprod = torch.tensor(run.schedule.alphas_cumprod, dtype=torch.float32)
     return scheduler
 
 
@@ -180,6 +194,8 @@ def _draw_noise(run: Sampling) -> Tensor:
 def _start(sampler: Sampler, run: Sampling, noise: Tensor) -> Tensor:
     """The latent that the run starts from, with noise of its first sigma."""
     sigma = float(run.sigmas[0])
+    if run.prediction_type == "flow":
+        return torch.lerp(run.latent, noise, sigma)
     # At the model's last level a latent is noise alone in the eyes of the model, so that the two add up as if it were.
     whole = sigma >= float(run.schedule.sigmas[-1]) * (1 - 1e-5)
     noisy = run.latent + noise * (math.hypot(sigma, 1) if whole else sigma)
@@ -187,9 +203,12 @@ def _start(sampler: Sampler, run: Sampling, noise: Tensor) -> Tensor:
 
 
 def _finish(sampler: Sampler, run: Sampling, latent: Tensor) -> Tensor:
-    """What the steps have led to, as signal plus noise; what was to be kept is to the bit what it was."""
+    """What the steps have led to, its signal of whole strength; what was to be kept is to the bit what it was."""
     sigma = float(run.sigmas[-1])
-    finished = latent * math.hypot(sigma, 1) if sampler.preserves_variance else latent
+    if run.prediction_type == "flow":
+        finished = latent / (1 - sigma)
+    else:
+        finished = latent * math.hypot(sigma, 1) if sampler.preserves_variance else latent
     if run.mask is None or sigma > 0:
         return finished
     return torch.where(run.mask == 0, run.latent, finished)

@@ -1,33 +1,26 @@
 """Texts: what the text encoders of a checkpoint make of them.
 
-For: tokens in chunks, weights, and the hidden states that a family of models is conditioned on. Leaves the reading of
-emphasis to `emphasis` and the order of requests to `device`.
-Invariant: what comes out is float32 on the CPU; a chunk is encoded alone; looking for tokens needs no device.
+For: CLIP's chunks and weights, and the hidden states that a family of models is conditioned on. Leaves looking for
+tokens to `tokens`, T5 to `t5`, and the order of requests to `device`.
+Invariant: what comes out is float32 on the CPU; a chunk is encoded alone.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from engine.conditioning import Cue
 from engine.device import Place
-from engine.emphasis import read_emphasis
+from engine.t5 import T5Tower
+from engine.tokens import Tokens, find_tokens
 
 _MAX_CHUNKS = 32  # 2400 tokens: far above any prompt in use, and a bound on one request's memory
-_MAX_CHARACTERS = 100_000  # a bound on the time that one request spends on looking for tokens
 # Layers of OpenCLIP's ViT-H as trained: the last is cut off in diffusers' folders, since nothing uses it.
 _CUT_DEPTHS = {23: 24}
-
-
-class Tokens(NamedTuple):
-    """A text as token ids and their weights, both [chunks, tokens]."""
-
-    ids: Tensor
-    weights: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +29,7 @@ class Tower:
 
     tokenizer: Any
     model: Any
-    # Tokenizers may be changed by what they are asked, and refuse it while another thread asks.
+    summary: Literal["text_embeds", "pooler_output"] = "text_embeds"  # what sums a text up, if the model has it
     _tokenizing: threading.Lock = field(default_factory=threading.Lock)
 
     def encode(
@@ -72,23 +65,13 @@ class Tower:
                 hidden = getattr(self.model, "text_model", self.model).final_layer_norm(hidden)
         else:
             hidden = output.last_hidden_state
-        pooled = getattr(output, "text_embeds", None)
+        pooled = getattr(output, self.summary, None)
         return hidden.to("cpu", torch.float32), None if pooled is None else pooled.to("cpu", torch.float32)
 
     def tokenize(self, text: str) -> Tokens:
         """What the model is given. Any thread may ask. Raises ValueError when the text is too long."""
-        if len(text) > _MAX_CHARACTERS:
-            raise ValueError(f"the text has {len(text)} characters, and at most {_MAX_CHARACTERS} are read")
-        tokens: list[int] = []
-        weights: list[float] = []
-        for segment in read_emphasis(text):
-            with self._tokenizing:
-                found = self.tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
-            tokens += found
-            weights += [segment.weight] * len(found)
         room = self._length - 2
-        if len(tokens) > room * _MAX_CHUNKS:
-            raise ValueError(f"the text has {len(tokens)} tokens, and at most {room * _MAX_CHUNKS} are encoded")
+        tokens, weights = find_tokens(self.tokenizer, self._tokenizing, text, room * _MAX_CHUNKS)
         starts = range(0, max(1, len(tokens)), room)
         ids = torch.cat([self._frame(tokens[start : start + room]) for start in starts])
         padded = [[1.0, *weights[start : start + room]] for start in starts]
@@ -112,17 +95,70 @@ class Tower:
         return _CUT_DEPTHS.get(layers, layers)
 
 
+Found: TypeAlias = tuple[Tensor, Tensor | None]  # the hidden states of a text, and what sums it up
+
+
+def join_states(found: Sequence[Found]) -> Cue:
+    """What CLIP's towers say of one text, side by side; the last that sums it up does."""
+    length = min(states.shape[1] for states, _ in found)
+    summaries = [summary for _, summary in found if summary is not None]
+    return Cue(torch.cat([states[:, :length] for states, _ in found], 2), summaries[-1] if summaries else None)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinForSD3:
+    """CLIP's towers side by side, made `width` wide, then T5's tokens where there is one; all that CLIP sums up."""
+
+    width: int
+
+    def __call__(self, found: Sequence[Found]) -> Cue:
+        summaries = [summary for _, summary in found if summary is not None]
+        clip = join_states(found[: len(summaries)]).embedding
+        wide = torch.nn.functional.pad(clip, (0, self.width - clip.shape[2]))
+        return Cue(torch.cat([wide, *(states for states, _ in found[len(summaries) :])], 1), torch.cat(summaries, 1))
+
+
+def join_for_flux(found: Sequence[Found]) -> Cue:
+    """T5's tokens, and what CLIP sums up."""
+    (_, summary), (states, _) = found
+    return Cue(states, summary)
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TextEncoder:
-    """The towers of a checkpoint, whose hidden states lie side by side in an embedding."""
+    """The towers of a checkpoint, and how what they say of a text becomes a cue."""
 
-    towers: tuple[Tower, ...]
+    towers: tuple[Tower | T5Tower, ...]
     layer: int | None = None
     normed: bool = True
+    join: Callable[[Sequence[Found]], Cue] = join_states
+    names: tuple[str, ...] = ("l", "g")  # of the towers, as ComfyUI has them
 
     def tokenize(self, text: str) -> tuple[Tokens, ...]:
         """What each tower is given. Any thread may ask. Raises ValueError when the text is too long."""
         return tuple(tower.tokenize(text) for tower in self.towers)
+
+    def tokenize_each(self, texts: Mapping[str, str], *, padded: bool = True) -> tuple[Tokens, ...]:
+        """The same of a text for each tower, by their names. Not `padded`, an empty one is as short for T5 as can be.
+
+        Texts for CLIP become equally many chunks. Raises ValueError also when a tower is left out.
+        """
+        if lacking := [name for name, _ in zip(self.names, self.towers, strict=False) if name not in texts]:
+            raise ValueError(f"the text encoder is of another kind of model: it needs a text for {lacking[0]!r}")
+        found = [
+            tower.tokenize(texts[name], filled=padded or bool(texts[name]))
+            if isinstance(tower, T5Tower)
+            else tower.tokenize(texts[name])
+            for name, tower in zip(self.names, self.towers, strict=False)
+        ]
+        chunks = max(len(tokens.ids) for tokens in found)
+        for place, tower in enumerate(self.towers):
+            if isinstance(tower, Tower) and (missing := chunks - len(found[place].ids)):
+                filling = tower.tokenize("")
+                found[place] = Tokens(
+                    *(torch.cat([own, *[more] * missing]) for own, more in zip(found[place], filling, strict=True))
+                )
+        return tuple(found)
 
     def encode(self, place: Place, texts: Sequence[tuple[Tokens, ...]], limit: int) -> list[Cue]:
         """The cue of each text, as `tokenize` gives it, with its emphasis, `limit` chunks at a time.
@@ -135,11 +171,4 @@ class TextEncoder:
             tower.encode(place, own, limit, self.layer, self.normed)
             for tower, own in zip(self.towers, given, strict=True)
         ]
-        return [_join(own) for own in zip(*found, strict=True)]
-
-
-def _join(found: Sequence[tuple[Tensor, Tensor | None]]) -> Cue:
-    """What the towers say of one text, side by side; the last that sums it up does."""
-    length = min(states.shape[1] for states, _ in found)
-    summaries = [summary for _, summary in found if summary is not None]
-    return Cue(torch.cat([states[:, :length] for states, _ in found], 2), summaries[-1] if summaries else None)
+        return [self.join(own) for own in zip(*found, strict=True)]

@@ -15,7 +15,7 @@ from engine.device import Device
 from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes.spec import Context, Input, Node, Output, Preview
-from engine.samplers import SAMPLERS
+from engine.samplers import SAMPLERS, find_sampler
 from engine.schedules import SCHEDULERS, Levels, cut_sigmas, space_sigmas
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def draw_part(
 
 
 def _space(context: Context, model: Handle, sampler: str, scheduler: str, steps: int, denoise: float = 1.0) -> Levels:
-    schedule = context.service(Models).denoiser(model).schedule
-    return space_sigmas(schedule, scheduler, steps, denoise, skip_last=SAMPLERS[sampler].skips_last_level)
+    denoiser = context.service(Models).denoiser(model)
+    skip_last = find_sampler(sampler, flow=denoiser.prediction_type == "flow").skips_last_level
+    return space_sigmas(denoiser.schedule, scheduler, steps, denoise, skip_last=skip_last)
 
 
 def _sample(
@@ -95,13 +96,10 @@ def _sample(
     from engine.noise import seed_items
     from engine.sampling import Sampling
 
-    context.claim(latent.size)
     denoiser = context.service(Models).denoiser(model)
-    channels = latent.samples.shape[1]
-    if channels != denoiser.channels:
-        raise ValueError(f"the latent has {channels} channels and the model needs {denoiser.channels}")
+    context.claim(latent.size * denoiser.channels // latent.samples.shape[1])
     run = Sampling(
-        latent=latent.samples * denoiser.scale,
+        latent=_fit(latent, denoiser),
         generators=seed_items(seed, latent.indices),
         sampler=sampler,
         sigmas=sigmas,
@@ -111,7 +109,17 @@ def _sample(
         mask=latent.fit_mask(),
         adds_noise=adds_noise,
     )
-    return replace(latent, samples=_carry_out(context, model, denoiser, run) / denoiser.scale)
+    return replace(latent, samples=denoiser.scale.leave(_carry_out(context, model, denoiser, run)))
+
+
+def _fit(latent: Latent, denoiser: "Denoiser") -> "Tensor":
+    """The latents in the model's scale. Empty ones are empty there too, and fit any model, as in ComfyUI."""
+    samples, channels = latent.samples, denoiser.channels
+    if not bool(samples.any()):
+        return samples[:, :1].expand(-1, channels, -1, -1)
+    if samples.shape[1] != channels:
+        raise ValueError(f"the latent has {samples.shape[1]} channels and the model needs {channels}")
+    return denoiser.scale.enter(samples)
 
 
 def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Sampling") -> "Tensor":
@@ -130,7 +138,8 @@ def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Samp
                 continue
             preview = None
             if projection is not None:
-                expected = evaluation.estimate(prediction)[0] / denoiser.scale  # the first of a batch, as in ComfyUI
+                # The first of a batch, as in ComfyUI.
+                expected = denoiser.scale.leave(evaluation.estimate(prediction)[0])
                 preview = Preview("jpeg", render_preview(expected, projection))
             context.progress(evaluation.step, evaluation.steps, preview)
         return future.result()

@@ -20,6 +20,23 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def flow_checkpoints(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoints folder with `sd3` and `flux`."""
+    from tests.engine.flow_families import build_flux, build_sd3
+
+    folder = tmp_path_factory.mktemp("flow") / "checkpoints"
+    build_sd3(checkpoints / "tiny", folder / "sd3")
+    build_flux(checkpoints / "tiny", folder / "flux")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flow_models(device: Device, flow_checkpoints: Path) -> Models:
+    """The models around `flow_checkpoints`."""
+    return Models(device, flow_checkpoints.parent)
+
+
+@pytest.fixture(scope="session")
 def device() -> Iterator[Device]:
     """A device thread on the CPU."""
     # Threads that wait for each other in every small operation crawl on a machine that is busy with other tests.

@@ -272,7 +272,12 @@ def test_prompts_side_by_side_draw_what_they_draw_alone(device: Device, models: 
 
 def test_a_latent_of_other_channels_is_refused(context: RecordingContext) -> None:
     with pytest.raises(ValueError, match="the latent has 16 channels and the model needs 4"):
-        draw(context, Latent.of(torch.zeros(1, 16, 8, 8)))
+        draw(context, Latent.of(torch.ones(1, 16, 8, 8)))
+
+
+def test_an_empty_latent_fits_any_model(context: RecordingContext) -> None:
+    found, expected = (draw(context, Latent.of(torch.zeros(1, channels, 8, 8))) for channels in (16, 4))
+    assert torch.equal(found.samples, expected.samples)
 
 
 def test_a_latent_that_is_no_number_is_refused(context: RecordingContext) -> None:

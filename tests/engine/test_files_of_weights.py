@@ -125,7 +125,7 @@ def copy_configuration(folder: Path, to: Path) -> None:
 def list_weights(models: Models, name: str) -> Mapping[str, Tensor]:
     """All weights of a checkpoint as they are in memory."""
     networks: dict[str, Any] = {
-        "unet": models.denoiser(Handle(name, "model")).unet,
+        "unet": models.denoiser(Handle(name, "model")).network.module,
         "vae": models.autoencoder(Handle(name, "vae")).vae,
     }
     towers = models.text_encoder(Handle(name, "clip")).towers

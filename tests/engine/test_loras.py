@@ -56,7 +56,7 @@ def read_networks(folder: Path, *loras: tuple[Path, float]) -> dict[str, Any]:
     assert isinstance(denoiser, Denoiser)
     assert isinstance(encoder, TextEncoder)
     models = {f"text_encoder{suffix}": tower.model for suffix, tower in zip(("", "_2"), encoder.towers, strict=False)}
-    return {"unet": denoiser.unet, **models}
+    return {"unet": denoiser.network.module, **models}
 
 
 def write_kohya(path: Path, names: Mapping[str, tuple[Tensor, Tensor]], alpha: float) -> None:
@@ -216,14 +216,14 @@ def shelf(checkpoints: Path, tmp_path: Path) -> Path:
 def test_a_model_with_loras_is_one_of_its_own(device: Device, shelf: Path) -> None:
     models = Models(device, shelf)
     model, _, _ = models.load("tiny")
-    before = models.denoiser(model).unet.conv_in.weight.clone()
+    before = models.denoiser(model).network.module.conv_in.weight.clone()
     size = models.size
     one = models.add_lora(model, "one.safetensors", 1.0)
     both = models.add_lora(one, "two.safetensors", -1.0)
     assert models.size == size, "nothing is read before it is needed"
-    weight_of_one, weight_of_both = (models.denoiser(handle).unet.conv_in.weight for handle in (one, both))
+    weight_of_one, weight_of_both = (models.denoiser(handle).network.module.conv_in.weight for handle in (one, both))
     assert models.size > size + 2_000_000
-    assert torch.equal(models.denoiser(model).unet.conv_in.weight, before)
+    assert torch.equal(models.denoiser(model).network.module.conv_in.weight, before)
     changes = [multiply(*make_halves(before.shape, seed)) / RANK for seed in (0, 1)]
     assert torch.allclose(weight_of_one, before + changes[0], atol=1e-5)
     assert torch.allclose(weight_of_both, before + changes[0] - changes[1], atol=1e-5)

@@ -18,6 +18,7 @@ import torch
 from engine.checkpoints import Part, Placement, read_part, read_schedule
 from engine.device import Device, Place
 from engine.errors import ModelError
+from engine.latents import Scale
 from engine.memory import OutOfMemoryError
 from engine.models import Handle, Models
 from engine.pipelines import Autoencoder, Denoiser
@@ -50,7 +51,7 @@ def test_parts_know_their_numbers(models: Models) -> None:
     denoiser = models.denoiser(model)
     assert denoiser.prediction_type == "epsilon"
     assert denoiser.channels == models.autoencoder(vae).channels == 4
-    assert denoiser.scale == models.autoencoder(vae).scale == pytest.approx(0.18215)
+    assert denoiser.scale == models.autoencoder(vae).scale == Scale(0.18215)
     assert denoiser.schedule.sigmas[-1] == pytest.approx(14.6146, abs=1e-3)
 
 
@@ -75,7 +76,8 @@ class Crowd:
     placed: list[tuple[weakref.ref[torch.nn.Module], int]] = field(default_factory=list)
 
     def take(self, part: Part, size: int) -> None:
-        network = getattr(part, "unet", None) or getattr(part, "vae", None) or cast("TextEncoder", part).towers[0].model
+        network = part.network.module if isinstance(part, Denoiser) else getattr(part, "vae", None)
+        network = network or cast("TextEncoder", part).towers[0].model
         others = sum(size for held, size in self.placed if held() not in (None, network))
         if others + size > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -252,9 +254,9 @@ def test_a_placed_part_is_ready_to_run(checkpoints: Path) -> None:
     part = read_part(Source("tiny", checkpoints / "tiny"), "model")
     assert isinstance(part, Denoiser)
     size = Placement(part).perform(CPU)
-    assert size == sum(parameter.numel() * 4 for parameter in part.unet.parameters())
-    assert not part.unet.training
-    assert not any(parameter.requires_grad for parameter in part.unet.parameters())
+    assert size == sum(parameter.numel() * 4 for parameter in part.network.module.parameters())
+    assert not part.network.module.training
+    assert not any(parameter.requires_grad for parameter in part.network.module.parameters())
 
 
 def test_an_autoencoder_is_laid_out_as_processors_like_it(checkpoints: Path) -> None:

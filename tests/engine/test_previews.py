@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.device import Place
+from engine.latents import Scale
 from engine.pipelines import Autoencoder
 from engine.previews import Projection, fit_projection, render_preview
 
@@ -62,7 +63,7 @@ def test_what_is_too_bright_is_white() -> None:
 
 def test_a_projection_finds_how_a_linear_autoencoder_decodes() -> None:
     vae: Any = LinearVae(Projection(COLOURS.weights * torch.tensor([0.02] * 4 + [1.0])[:, None]))
-    fitted = fit_projection(Autoencoder(vae, channels=4, scale=0.18215), CPU)
+    fitted = fit_projection(Autoencoder(vae, channels=4, scale=Scale(0.18215)), CPU)
     assert torch.allclose(fitted.weights, vae.projection.weights, atol=1e-4)
 
 

@@ -254,7 +254,7 @@ def test_steps_of_second_order_ask_twice_and_end_once() -> None:
 
 
 def test_an_unknown_sampler_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="unknown sampler 'magic': it is one of euler"):
+    with pytest.raises(ValueError, match="there is no sampler 'magic': it is one of euler"):
         next(sample(make_run("magic")))
 
 

@@ -124,7 +124,7 @@ def test_an_unknown_scheduler_is_refused_by_name() -> None:
 
 @given(step=st.integers(0, 999))
 def test_a_level_is_found_where_it_lies(step: int) -> None:
-    assert SCHEDULE.find_steps(SCHEDULE.sigmas[[step]]).tolist() == [step]
+    assert SCHEDULE.find_times(SCHEDULE.sigmas[[step]]).tolist() == [step]
     assert SCHEDULE.interpolate(np.array([float(step)])) == pytest.approx(SCHEDULE.sigmas[step])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.checkpoints import read_part
+from engine.latents import Scale
 from engine.pipelines import Autoencoder, Denoiser
 from engine.shelves import Source
 from engine.texts import TextEncoder
@@ -106,11 +107,12 @@ def test_the_engine_reads_what_is_exported(tmp_path: Path) -> None:
     denoiser, encoder, autoencoder = (read_part(source, "model"), read_part(source, "clip"), read_part(source, "vae"))
     assert isinstance(denoiser, Denoiser)
     assert denoiser.prediction_type == SCHEDULER["prediction_type"] == "v_prediction"
-    assert torch.allclose(torch.from_numpy(denoiser.schedule.alphas_cumprod).float(), list_alphas(), atol=1e-6)
+    powers = 1 / (denoiser.schedule.sigmas**2 + 1)
+    assert torch.allclose(torch.from_numpy(powers).float(), list_alphas(), atol=1e-6)
     assert isinstance(encoder, TextEncoder)
     assert encoder.towers[0].model.config.max_position_embeddings == TOKENS
     assert isinstance(autoencoder, Autoencoder)
-    assert autoencoder.scale == 0.5
+    assert autoencoder.scale == Scale(0.5)
 
 
 def test_training_goes_on_from_what_is_exported(tmp_path: Path, state: Path) -> None:

@@ -1,0 +1,98 @@
+"""Models of flow matching: what Stable Diffusion 3 and Flux are made of.
+
+For: the parts of `pipelines` and `texts` out of a folder in diffusers' format that has a transformer. Leaves other
+checkpoints to `checkpoints`, and reading components to `components`.
+Invariant: a model whose transformer or scheduler does what this engine does not know is refused by name.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.components import load_component, read_index, read_json
+from engine.errors import ModelError
+from engine.latents import Scale
+from engine.loras import Lora
+from engine.networks import Flux, Network, StableDiffusion3
+from engine.pipelines import Denoiser
+from engine.schedules import FlowSchedule
+from engine.shelves import Source
+from engine.t5 import T5Tower
+from engine.texts import JoinForSD3, TextEncoder, Tower, join_for_flux
+
+_SD3, _FLUX = "SD3Transformer2DModel", "FluxTransformer2DModel"
+_LISTED = {_SD3: 1000, _FLUX: 10_000}  # noise levels, of which some of ComfyUI's schedulers choose
+_LEAST_TOKENS = {_SD3: 77, _FLUX: 256}  # that ComfyUI 0.3.64 fills T5's texts up to
+_UNKNOWN = ("invert_sigmas", "shift_terminal")  # options of schedulers that other families have
+
+
+def find_transformer(source: Source) -> str | None:
+    """The class of a checkpoint's transformer; None where it has none, or a UNet. Raises ModelError for other kinds."""
+    has = read_index(source)
+    if "transformer" not in has or "unet" in has:
+        return None
+    if (kind := has["transformer"].rpartition(".")[2]) not in _LISTED:
+        load_component(source, "transformer")  # which is refused by its name
+    if source.file is not None:
+        # diffusers converts those of Flux in the published size alone, and most files leave the text encoders out.
+        raise ModelError(
+            f"checkpoint {source.name!r}: {kind} is read from folders in diffusers' format, not from files"
+        )
+    return kind
+
+
+def read_flow_denoiser(source: Source, loras: Sequence[tuple[Lora, float]]) -> Denoiser:
+    """The transformer of a checkpoint, with LoRAs merged into it. Raises ModelError."""
+    kind = find_transformer(source)
+    transformer = load_component(source, "transformer")
+    config = transformer.config
+    if (config.out_channels or config.in_channels) != config.in_channels:
+        raise ModelError(f"checkpoint {source.name!r}: its transformer is conditioned on pictures, which is not run")
+    for lora, strength in loras:
+        lora.merge("transformer", transformer, strength)
+    network: Network = Flux(transformer) if kind == _FLUX else StableDiffusion3(transformer)
+    schedule = FlowSchedule(_read_shift(source), _LISTED[str(kind)])
+    return Denoiser(network, schedule, "flow", read_scale(read_json(source, "vae/config.json")))
+
+
+def read_flow_text_encoder(source: Source, kind: str, loras: Sequence[tuple[Lora, float]]) -> TextEncoder:
+    """The text encoders of a checkpoint whose transformer is of class `kind`. Raises ModelError."""
+    names = ("", "_2", "_3") if kind == _SD3 else ("", "_2")
+    towers: list[Tower | T5Tower] = []
+    for suffix in names:
+        if suffix == "_3" and "text_encoder_3" not in read_index(source):
+            break  # Stable Diffusion 3 without its largest encoder
+        model, tokenizer = (load_component(source, f"{part}{suffix}") for part in ("text_encoder", "tokenizer"))
+        for lora, strength in loras:
+            lora.merge(f"text_encoder{suffix}", model, strength)
+        towers.append(
+            T5Tower(tokenizer, model, _LEAST_TOKENS[kind])
+            if suffix == names[-1]
+            else Tower(tokenizer, model, "text_embeds" if kind == _SD3 else "pooler_output")
+        )
+    if kind == _FLUX:
+        return TextEncoder(tuple(towers), join=join_for_flux, names=("l", "t5xxl"))
+    width = int(read_json(source, "transformer/config.json").get("joint_attention_dim", 4096))
+    # As for XL, which is conditioned on the last layer but one as it is.
+    return TextEncoder(tuple(towers), layer=-2, normed=False, join=JoinForSD3(width), names=("l", "g", "t5xxl"))
+
+
+def read_scale(config: Mapping[str, Any]) -> Scale:
+    """The scale of an autoencoder's latents, in its configuration."""
+    # Older configurations leave Stable Diffusion 1's value out.
+    return Scale(float(config.get("scaling_factor", 0.18215)), float(config.get("shift_factor") or 0))
+
+
+def _read_shift(source: Source) -> float:
+    config = read_json(source, "scheduler/scheduler_config.json")
+    if not (kind := str(config.get("_class_name"))).startswith("FlowMatch"):
+        raise ModelError(f"checkpoint {source.name!r}: its scheduler is {kind}, which is not one of flow matching")
+    strange = [name for name in _UNKNOWN if config.get(name)]
+    if config.get("time_shift_type", "exponential") != "exponential":
+        strange.append("time_shift_type")
+    if strange:
+        raise ModelError(f"checkpoint {source.name!r}: its scheduler has {strange[0]}, which this engine does not know")
+    if not config.get("use_dynamic_shifting"):
+        return float(config.get("shift", 1.0))
+    # Where the shift grows with the picture, that of the largest is taken, as in ComfyUI; ModelSamplingFlux has others.
+    return math.exp(float(config.get("max_shift", 1.15)))

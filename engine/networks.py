@@ -1,0 +1,177 @@
+"""Networks that predict what is noise in a latent, one kind for each family of models.
+
+For: what each takes besides latents and times, and how it is called. Leaves guidance and the company of requests to
+`pipelines`, and loading to `checkpoints`.
+Invariant: what goes in and comes out is float32 on the CPU; no row of a pass influences another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engine.conditioning import Cue
+from engine.device import Place
+from engine.latents import FACTOR
+from engine.schedules import FULL_TIME
+
+_PATCH = 2  # latent pixels a side that transformers take as one token
+_USUAL_GUIDANCE = 3.5  # of Flux, where a conditioning says nothing about it; ComfyUI's
+
+
+class Network(Protocol):
+    """A network on its way to rows. `module` is what holds the weights."""
+
+    @property
+    def module(self) -> Any: ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        ...
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether tokens and their copies give what the tokens alone give."""
+        ...
+
+    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+        """What `run` takes besides latents and times, for as many rows as each cue has. Raises ValueError."""
+        ...
+
+    def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
+        """The predictions for latents [rows, channels, height, width] at times [rows]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unet:
+    """A UNet2DConditionModel: Stable Diffusion 1, 2 and XL.
+
+    `pooled` is the width of what sums a text up, which it takes besides the embedding; None where it takes nothing.
+    """
+
+    module: Any
+    pooled: int | None = None
+
+    @property
+    def channels(self) -> int:
+        return int(self.module.config.in_channels)
+
+    @property
+    def repeatable(self) -> bool:
+        """Cross-attention is; what sums the tokens up within the network is not."""
+        return bool(self.module.config.addition_embed_type != "text")
+
+    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+        config = self.module.config
+        return _lay_out(cues, sizes, config.encoder_hid_dim or config.cross_attention_dim, self.pooled)
+
+    def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
+        added = None
+        if self.pooled is not None:
+            # Stable Diffusion XL is told to draw a whole picture of the size that it has, as ComfyUI does.
+            height, width = (FACTOR * side for side in latents.shape[2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=place.device)
+            added = {"text_embeds": _send(place, rows[1]), "time_ids": sizes.repeat(len(latents), 1)}
+        output: Tensor = self.module(
+            _send(place, latents),
+            times.to(place.device),
+            encoder_hidden_states=_send(place, rows[0]),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output.to("cpu", torch.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StableDiffusion3:
+    """An SD3Transformer2DModel, in which pictures and texts attend to each other."""
+
+    module: Any
+    repeatable: bool = False  # tokens that are there twice are attended to twice as much
+
+    @property
+    def channels(self) -> int:
+        return int(self.module.config.in_channels)
+
+    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+        config = self.module.config
+        return _lay_out(cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
+
+    def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
+        embeddings, summaries = rows
+        height, width = latents.shape[2:]
+        output: Tensor = self.module(
+            _send(place, _pad(latents)),
+            encoder_hidden_states=_send(place, embeddings),
+            pooled_projections=_send(place, summaries),
+            timestep=times.to(place.device),
+            return_dict=False,
+        )[0]
+        return output[:, :, :height, :width].to("cpu", torch.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flux:
+    """A FluxTransformer2DModel, which takes patches with their places. Many of them are told how far to be guided."""
+
+    module: Any
+    repeatable: bool = False  # as above
+
+    @property
+    def channels(self) -> int:
+        return int(self.module.config.in_channels) // _PATCH**2
+
+    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+        config = self.module.config
+        strengths = [_USUAL_GUIDANCE if cue.guidance is None else cue.guidance for cue in cues]
+        rows = _lay_out(cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
+        return [*rows, torch.tensor(strengths).repeat_interleave(torch.tensor(sizes))]
+
+    def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
+        embeddings, summaries, strengths = rows
+        height, width = latents.shape[2:]
+        padded = _pad(latents)
+        down, across = (side // _PATCH for side in padded.shape[2:])
+        # A row's channels are those of its patch, pixel by pixel within each channel.
+        patches = torch.nn.functional.unfold(padded, _PATCH, stride=_PATCH).transpose(1, 2)
+        places = torch.cartesian_prod(torch.zeros(1), torch.arange(down) + 0.0, torch.arange(across) + 0.0)
+        output: Tensor = self.module(
+            hidden_states=_send(place, patches),
+            encoder_hidden_states=_send(place, embeddings),
+            pooled_projections=_send(place, summaries),
+            timestep=_send(place, times / FULL_TIME),
+            guidance=strengths.to(place.device) if self.module.config.guidance_embeds else None,
+            # Places are exact whole numbers, which short number formats have few of.
+            txt_ids=torch.zeros(embeddings.shape[1], places.shape[1], device=place.device),
+            img_ids=places.to(place.device),
+            return_dict=False,
+        )[0]
+        flat = output.to("cpu", torch.float32).transpose(1, 2)
+        whole = torch.nn.functional.fold(flat, padded.shape[2:], _PATCH, stride=_PATCH)
+        return whole[:, :, :height, :width]
+
+
+def _lay_out(cues: Sequence[Cue], sizes: Sequence[int], width: int, pooled: int | None) -> list[Tensor]:
+    """Embeddings, and where they are taken also what sums texts up, for as many rows as each cue has."""
+    (_, own), summed = cues[0].shapes
+    if own != width or (pooled is not None and summed != pooled):
+        raise ValueError("the conditioning is of another kind of model than the one that draws")
+    rows = [torch.cat([cue.embedding.expand(size, -1, -1) for cue, size in zip(cues, sizes, strict=True)])]
+    if pooled is not None:
+        summaries = [(cue.pooled, size) for cue, size in zip(cues, sizes, strict=True) if cue.pooled is not None]
+        rows.append(torch.cat([summary.expand(size, -1) for summary, size in summaries]))
+    return rows
+
+
+def _pad(latents: Tensor) -> Tensor:
+    """Latents whose sides are whole patches; what is added goes on at the other side, as ComfyUI has it."""
+    below, right = (-side % _PATCH for side in latents.shape[2:])
+    return torch.nn.functional.pad(latents, (0, right, 0, below), mode="circular") if below or right else latents
+
+
+def _send(place: Place, rows: Tensor) -> Tensor:
+    return rows.to(place.device, place.dtype)
