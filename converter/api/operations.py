@@ -180,7 +180,7 @@ def _sample_input(hole: Input) -> Any:
         case "image":
             return SAMPLE_IMAGE
         case "string":
-            return SAMPLE_TEXT[: hole.max_length]
+            return hole.example or SAMPLE_TEXT[: hole.max_length]
         case "boolean":
             return True
         case "choice":

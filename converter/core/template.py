@@ -43,6 +43,7 @@ class Input:
     choices: tuple[str, ...] = ()
     source: str = ""
     max_length: int | None = None
+    example: str | None = None
 
     @property
     def required(self) -> bool:
@@ -139,7 +140,7 @@ _MEDIA_SCHEMA = {
 _RANGE = frozenset({"minimum", "maximum"})
 
 TYPES: Mapping[str, Type] = {
-    "string": Type(is_text, "text", {"type": "string"}, frozenset({"max_length"})),
+    "string": Type(is_text, "text", {"type": "string"}, frozenset({"max_length", "example"})),
     "integer": Type(is_whole, "a whole number", {"type": "integer"}, _RANGE),
     "number": Type(is_number, "a number", {"type": "number"}, _RANGE),
     "boolean": Type(lambda value: isinstance(value, bool), "true or false", {"type": "boolean"}),
@@ -233,6 +234,7 @@ def _describe(hole: Input) -> dict[str, Any]:
         "maximum": hole.maximum,
         "maxLength": hole.max_length,
         "enum": list(hole.choices) or None,
+        "examples": None if hole.example is None else [hole.example],
     }
     about = {**TYPES[hole.type].schema, "x-type": hole.type}
     return {**about, **{key: value for key, value in optional.items() if value is not None}}

@@ -10,7 +10,7 @@ what `parse` accepts, `template.fill` can fill; what it refuses, it names whole.
     type = "integer"            # string, integer, number, boolean, choice, image, video, audio or seed
     node = "5.width"            # node.input, or a list of them
     default = 512               # without it the input is required, or with `optional = true` the workflow's value stays
-    minimum = 16                # integer, number and seed; choice has `choices`, string `max_length`
+    minimum = 16                # integer, number and seed; choice has `choices`, string `max_length`, `example`
     maximum = 2048
     description = "Width of the picture in pixels."
 
@@ -85,7 +85,7 @@ def _are_choices(value: object) -> bool:
 
 
 _KEYS = frozenset({"type", "node", "description", "default", "optional"})
-_LIMITS = frozenset({"minimum", "maximum", "choices", "max_length"})
+_LIMITS = frozenset({"minimum", "maximum", "choices", "max_length", "example"})
 
 _FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "description": (is_text, "text"),
@@ -93,6 +93,7 @@ _FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "minimum": (is_number, "a number"),
     "maximum": (is_number, "a number"),
     "max_length": (lambda value: is_whole(value) and value > 0, "a whole number above 0"),
+    "example": (is_text, "text"),
     "choices": (_are_choices, 'a list of different texts, "models/FOLDER" or "engine"'),
 }
 """Which value each key takes."""
@@ -191,6 +192,8 @@ def _find_problems(name: str, table: object, graph: Graph) -> Iterator[Complaint
             yield ("minimum",), "is above the maximum"
         elif hole.default is not None and (objection := object_to(hole, hole.default)):
             yield ("default",), objection
+        elif hole.example is not None and (objection := object_to(hole, hole.example)):
+            yield ("example",), objection
 
 
 def _find_unset(kind: str, table: Mapping[str, Any]) -> Iterator[Complaint]:
@@ -247,6 +250,7 @@ def _build(name: str, table: Mapping[str, Any], graph: Graph) -> Input:
         choices=() if isinstance(choices, str) else tuple(choices),
         source=choices if isinstance(choices, str) else "",
         max_length=table.get("max_length"),
+        example=table.get("example"),
     )
 
 

@@ -43,7 +43,7 @@ function makeText(id, schema) {
   const long = (schema.maxLength ?? Infinity) > SHORT;
   const example = schema.examples?.[0];
   const input = long ? make("textarea", { id, rows: 3 }) : make("input", { id, type: "text", autocomplete: "off" });
-  input.placeholder = example ? `such as: ${example}` : "";
+  input.placeholder = example ? `For example: ${example}` : "";
   input.value = schema.default ?? "";
   const read = () => (input.value === (schema.default ?? "") ? undefined : input.value);
   return { element: input, target: input, wide: long, read, write: (value) => (input.value = value) };

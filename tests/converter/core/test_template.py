@@ -33,7 +33,7 @@ DECLARATION: dict[str, Any] = {
     "title": "Everything",
     "description": "One input of each type.",
     "inputs": {
-        "prompt": {"type": "string", "node": "2.text", "max_length": 5, "description": "What to paint."},
+        "prompt": {"type": "string", "node": "2.text", "max_length": 5, "example": "a dog", "description": "Said."},
         "flag": {"type": "boolean", "node": "2.flag", "default": True},
         "mode": {"type": "choice", "node": "2.mode", "choices": ["a", "b"], "default": "b"},
         "steps": {"type": "integer", "node": "3.steps", "minimum": 1, "maximum": 50, "optional": True},
@@ -119,6 +119,12 @@ def test_a_declaration_may_be_empty() -> None:
         ({"type": "string", "node": "2.text", "description": 5}, ".description: must be text"),
         ({"type": "string", "node": "2.text", "optional": "yes"}, ".optional: must be true or false"),
         ({"type": "string", "node": "2.text", "max_length": 0}, ".max_length: must be a whole number above 0"),
+        ({"type": "string", "node": "2.text", "example": 5}, ".example: must be text"),
+        ({"type": "boolean", "node": "2.flag", "example": "x"}, ".example: does not apply to boolean"),
+        (
+            {"type": "string", "node": "2.text", "max_length": 2, "example": "abc"},
+            ".example: must have at most 2 characters",
+        ),
         ({"type": "number", "node": "3.cfg", "minimum": "1"}, ".minimum: must be a number"),
         ({"type": "number", "node": "3.cfg", "maximum": float("nan")}, ".maximum: must be a number"),
         ({"type": "integer", "node": "3.steps", "minimum": 0.5}, ".minimum: must be a whole number"),
@@ -260,6 +266,7 @@ tables = st.fixed_dictionaries(
         "maximum": st.integers() | values,
         "choices": st.sampled_from([["a", "b"], "engine", "models/vae"]) | values,
         "max_length": st.integers() | values,
+        "example": st.text() | values,
         "description": values,
     },
 )
@@ -345,7 +352,7 @@ def test_everything_wrong_with_the_inputs_is_told_at_once() -> None:
         "/inputs/cfg": "must be at least 0.5",
         "/inputs/size": "must be a whole number",
         "/inputs/seed": "must be at least 0",
-        "/inputs/image": 'must be a file name, base64, a data: URI or {"part": NAME}',
+        "/inputs/image": 'must be a file name, base64, a data: URI, a URL or {"part": NAME}',
         "/inputs/a~1b~0c": "is no input of this template",
     }
 
@@ -415,7 +422,13 @@ def test_the_schema_of_the_inputs() -> None:
         "additionalProperties": False,
         "required": ["prompt", "image"],
         "properties": {
-            "prompt": {"type": "string", "x-type": "string", "maxLength": 5, "description": "What to paint."},
+            "prompt": {
+                "type": "string",
+                "x-type": "string",
+                "maxLength": 5,
+                "description": "Said.",
+                "examples": ["a dog"],
+            },
             "flag": {"type": "boolean", "x-type": "boolean", "default": True},
             "mode": {"type": "string", "x-type": "choice", "enum": ["a", "b"], "default": "b"},
             "steps": {"type": "integer", "x-type": "integer", "minimum": 1, "maximum": 50},
