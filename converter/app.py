@@ -32,7 +32,7 @@ from converter.core.restarts import Policy
 from converter.core.webhooks import parse_secrets
 from converter.entrance import Doors, Entrance
 from converter.errors import CannotStart
-from converter.fitting import fit, open_dispatch
+from converter.fitting import fit, open_dispatch, open_stores
 from converter.gate import Gate, Limits
 from converter.jobs import Jobs
 from converter.link.client import EngineClient
@@ -144,7 +144,7 @@ async def run_replica(
     watch = Watch(gate, settings.staleness, metrics)
     gate.on_stall = watch.stalled
     tag = settings.replica_tag or secrets.token_hex(3)
-    dispatch = open_dispatch(settings, tag)
+    dispatch, stores = open_dispatch(settings, tag), open_stores(settings)
     templates = Templates(_folders(settings))
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
@@ -165,7 +165,7 @@ async def run_replica(
         fetcher = await stack.enter_async_context(
             Fetcher(settings.fetch_timeout, settings.fetch_redirects, settings.fetch_origins)
         )
-        means = fit(settings, link, watch, metrics, tracing, fetcher, dispatch)
+        means = fit(settings, link, watch, metrics, tracing, fetcher, stores, dispatch)
         jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, tag)
         watch.on_loss = jobs.engine_lost
         postbox = await stack.enter_async_context(Postbox(_terms(settings), metrics))

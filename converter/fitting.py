@@ -9,6 +9,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 from converter.core.destinations import parse_destinations
+from converter.core.sources import parse_sources
 from converter.errors import CannotStart
 from converter.link.engine import EngineLink
 from converter.means import Means
@@ -17,6 +18,7 @@ from converter.media.fetch import Fetcher
 from converter.media.inputs import Inputs, Limits
 from converter.media.links import Links
 from converter.media.storage import StorageError
+from converter.media.stored import Stores
 from converter.media.uploads import Uploads
 from converter.settings import Settings
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
@@ -41,6 +43,17 @@ def open_dispatch(settings: Settings, tag: str) -> Dispatch:
     return Dispatch(links, uploads)
 
 
+def open_stores(settings: Settings) -> Stores:
+    """Where inputs may come from, beside the web. Raises CannotStart."""
+    if settings.sources_file is None:
+        return Stores({}, settings.fetch_timeout)
+    try:
+        sources = parse_sources(tomllib.loads(settings.sources_file.read_text("utf-8")))
+        return Stores(sources, settings.fetch_timeout)
+    except (OSError, ValueError, StorageError) as error:
+        raise CannotStart(f"the sources of {settings.sources_file} can't be used: {error}") from None
+
+
 def fit(
     settings: Settings,
     link: EngineLink,
@@ -48,6 +61,7 @@ def fit(
     metrics: Metrics,
     tracing: "Tracing | None",
     fetcher: Fetcher,
+    stores: Stores,
     dispatch: Dispatch,
 ) -> Means:
     """Everything together."""
@@ -60,6 +74,7 @@ def fit(
             watch,
             settings.input_dir,
             fetcher,
+            stores,
             Limits(settings.max_input, settings.max_input_total, settings.max_pixels),
         ),
         files=files if settings.output_dir is None else SharedFolder(settings.output_dir, files),

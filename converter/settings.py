@@ -167,6 +167,7 @@ class Settings(BaseModel):
     fetch_origins: Origins = setting(
         (), "Private origins that inputs may be fetched from, too, separated by commas", shown="none"
     )
+    sources_file: File = setting(None, "Places in object storage that inputs may be read from (TOML)", shown="none")
     deliveries: Count = setting(64, "Answers with outputs sent at once; more wait their turn", ge=1)
     sse_keepalive: Seconds = setting(15.0, "Silence after which an event stream gets a comment", gt=0, le=15)
     keep_alive: Seconds = setting(

@@ -27,6 +27,7 @@ from converter.errors import EngineFailed, Fault, Internal, InvalidInput
 from converter.media.fetch import Allowance, Fetcher, Unfetched
 from converter.media.pixels import count_pixels
 from converter.media.spool import NoRoom, Spool, hold
+from converter.media.stored import Stores
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +92,19 @@ class Inputs:
     """Stages the inputs of orders. `folder` is the engine's input folder, where it is shared."""
 
     def __init__(
-        self, upload: Upload, engine: Engine, folder: Path | None, fetcher: Fetcher, limits: Limits = DEFAULT_LIMITS
+        self,
+        upload: Upload,
+        engine: Engine,
+        folder: Path | None,
+        fetcher: Fetcher,
+        stores: Stores,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.upload = upload
         self.engine = engine
         self.folder = folder
         self.fetcher = fetcher
+        self.stores = stores
         self.limits = limits
         self.shelf = Shelf(LASTING if folder is None else 0.0)
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
@@ -174,8 +182,9 @@ class Staging:
 
     async def _fetch(self, media: MediaInput) -> str:
         with Spool() as spool:
+            source = self._inputs.fetcher if media.kind == "url" else self._inputs.stores
             try:
-                content = await self._inputs.fetcher.fetch(media.value, spool, self._allowance)
+                content = await source.fetch(media.value, spool, self._allowance)
             except (Unfetched, Refused) as error:
                 raise _explain(media, error) from error
             return await self._place(media, content)
@@ -265,6 +274,9 @@ def _find(media: MediaInput, order: Order, inputs: Inputs, allowance: Allowance)
     if media.kind == "url":
         vet(media.value, inputs.fetcher.trusted)
         return None
+    if media.kind == "object":
+        inputs.stores.vet(media.value)
+        return None
     part = order.parts.get(media.value) if media.kind == "part" else None
     content = hold(decode(media)) if part is None else part.content
     identify(media, content.head)
@@ -273,7 +285,7 @@ def _find(media: MediaInput, order: Order, inputs: Inputs, allowance: Allowance)
 
 
 def _explain(media: MediaInput, error: Exception) -> InvalidInput:
-    if media.kind == "url":
+    if media.kind in ("url", "object"):
         return refuse(media, f"is a URL that is not fetched: it {error}")
     return refuse(media, str(error))
 

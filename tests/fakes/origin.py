@@ -25,6 +25,8 @@ class Origin:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.files: dict[str, bytes] = {}
         self.places: dict[str, tuple[int, str]] = {}
+        self.headers: dict[str, str] = {}
+        """Of every answer with a file."""
         self.requests: list[str] = []
         self.asked = asyncio.Event()
         self.connections = 0
@@ -72,7 +74,7 @@ class Origin:
             await _send(writer, 200, {"Content-Length": len(data)}, data[: len(data) // 2])
             await asyncio.Future()
         elif mood == "short":
-            await _send(writer, 200, {"Content-Length": len(data) + 10}, data)
+            await _send(writer, 200, {**self.headers, "Content-Length": len(data) + 10}, data)
         elif mood == "broken-chunks":
             await _send(writer, 200, {"Transfer-Encoding": "chunked"}, b"%x\r\n%s\r\n" % (len(data), data))
         elif mood == "chunked":
@@ -92,7 +94,7 @@ class Origin:
         elif mood.isdigit():
             await _send(writer, int(mood), {"Content-Length": 0})
         elif path in self.files:
-            await _send(writer, 200, {"Content-Length": len(data)}, data)
+            await _send(writer, 200, {**self.headers, "Content-Length": len(data)}, data)
         else:
             await _send(writer, 404, {"Content-Length": 0})
 

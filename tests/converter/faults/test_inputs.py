@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import FormData
 
+from converter.errors import CannotStart
 from tests.converter.faults.graphs import loaded, picture, text
 from tests.converter.faults.phases import data_uri
 from tests.converter.faults.replica import Caller, Reply, converter
+from tests.fakes.bucket import serve_bucket
 from tests.fakes.engine import FakeEngine
 from tests.fakes.origin import Origin
 from tests.fakes.pictures import encode, solid
@@ -141,6 +143,32 @@ async def test_everything_that_can_not_be_fetched_is_named_at_once(engine: FakeE
         reply = await caller.run(graph)
         assert (reply.status, reply.code) == (422, "invalid_input")
         assert [place["node_id"] for place in reply.document["inputs"]] == ["1", "9"]
+
+
+async def test_an_object_is_read_from_the_places_that_the_operator_names(engine: FakeEngine, tmp_path: Path) -> None:
+    with serve_bucket() as bucket:
+        bucket.client.put_object(Bucket="results", Key="in/red.png", Body=FILE)
+        options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in bucket.options.items())
+        file = tmp_path / "sources.toml"
+        file.write_text(f'[photos]\nurl = "s3://results/in"\noptions = {{ {options} }}\n')
+        async with converter(engine.url, sources_file=str(file)) as caller:
+            assert (await caller.run(loaded("s3://results/in/red.png"))).colors == [CYAN]
+            missing = await caller.run(loaded("s3://results/in/none.png"))
+            elsewhere = await caller.run(loaded("s3://results/red.png"))
+            assert [missing.code, elsewhere.code] == ["invalid_input"] * 2
+            assert b"hidden-secret" not in missing.body
+    async with converter(engine.url) as caller:
+        reply = await caller.run(loaded("s3://results/in/red.png"))
+        assert reply.code == "invalid_input"
+        assert "there is none here that inputs may be read from" in reply.document["detail"]
+
+
+async def test_sources_that_can_not_be_used_stop_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "sources.toml"
+    file.write_text('[photos]\nurl = "https://example.com/"\n')
+    with pytest.raises(CannotStart, match="photos: url must be text such as s3://"):
+        async with converter("http://127.0.0.1:1", sources_file=str(file)):
+            pass
 
 
 async def test_what_the_engine_declares_as_an_upload_is_fetched(engine: FakeEngine, origin: Origin) -> None:

@@ -19,6 +19,7 @@ from converter.media import inputs
 from converter.media.fetch import Fetcher
 from converter.media.inputs import ATTEMPTS, SUBFOLDER, TRANSFERS, Inputs, Limits, NotTaken, Upload
 from converter.media.spool import hold
+from converter.media.stored import Stores
 from tests.fakes.origin import Origin
 from tests.fakes.pictures import encode, solid
 
@@ -71,7 +72,7 @@ class Engine:
 
 
 def store(upload: Upload, folder: Path | None = None, engine: Engine | None = None, **limits: int) -> Inputs:
-    return Inputs(upload, engine or Engine(), folder, Fetcher(10.0, 5), Limits(**limits))
+    return Inputs(upload, engine or Engine(), folder, Fetcher(10.0, 5), Stores({}, 10.0), Limits(**limits))
 
 
 def order(*images: object, **parts: bytes) -> Order:
@@ -351,6 +352,6 @@ async def test_a_disk_without_room_is_no_fault_of_the_input(uploads: Uploads, mo
     async with Origin() as origin:
         origin.files["/large.png"] = RED + bytes(2**20)
         monkeypatch.setattr(tempfile, "tempdir", str(uploads.folder / "gone"))
-        inputs = Inputs(uploads, Engine(), None, Fetcher(10.0, 5, [origin.url]))
+        inputs = Inputs(uploads, Engine(), None, Fetcher(10.0, 5, [origin.url]), Stores({}, 10.0))
         with pytest.raises(Internal, match="no room"):
             await inputs.stage(order(f"{origin.url}/large.png")).carry_out()
