@@ -176,6 +176,7 @@ async def run_replica(
             gate,
             jobs,
             templates,
+            lambda: templates.offers,
             Bounds(settings.max_body, settings.body_timeout),
             settings.timeout,
             settings.max_timeout,
@@ -190,8 +191,8 @@ async def run_replica(
         )
         dialects = await stack.enter_async_context(open_dialects(settings.dialects, hall))
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
-        native = [*Native(hall, lambda: templates.offers).routes(), *Outputs(jobs).routes()]
-        doors = Doors(native, dialects, probes.routes(), lambda: templates.offers)
+        native = [*Native(hall).routes(), *Outputs(jobs).routes()]
+        doors = Doors(native, dialects, probes.routes(), hall.offers)
         opened = entrance.open(doors, gate, metrics, tracing)
         addresses = await stack.enter_async_context(opened)
         yield Replica(gate, jobs, postbox, watch, address=addresses[0], probes=addresses[-1])

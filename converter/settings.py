@@ -43,7 +43,7 @@ from converter.declarations import (
     show,
 )
 
-DIALECTS: tuple[str, ...] = ("comfyapi", "comfyui-api", "runpod")
+DIALECTS: tuple[str, ...] = ("comfyapi", "comfyui-api", "openai", "runpod")
 """The names of all dialects beside the native one."""
 
 

@@ -6,7 +6,7 @@ that can't be finished is aborted, so that nobody takes it for a whole one; a st
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
@@ -144,7 +144,7 @@ async def send(request: web.Request, body: Body, headers: Mapping[str, str], sta
     response = web.StreamResponse(status=status, headers=headers)
     response.content_length = len(body)
     await response.prepare(request)
-    await _write_all(request, response, body)
+    await write_all(request, response, body)
     await response.write_eof()
     return response
 
@@ -156,7 +156,8 @@ async def _join(body: Body) -> bytes:
         raise EngineFailed("an output could not be read from the engine") from error
 
 
-async def _write_all(request: web.Request, response: web.StreamResponse, body: Body) -> None:
+async def write_all(request: web.Request, response: web.StreamResponse, body: AsyncIterable[bytes]) -> None:
+    """Write a body to its end, or break the answer off."""
     try:
         async for piece in body:
             await write(request, response, piece)
@@ -180,13 +181,8 @@ def break_off(request: web.Request) -> ConnectionResetError:
     return ConnectionResetError("the answer broke off midway")
 
 
-async def stream(
-    request: web.Request, run: Run, jobs: Jobs, *, owner: bool, after: int, silence: float
-) -> web.StreamResponse:
-    """The job as server-sent events, from the entry `after` on; a comment at least every `silence` seconds.
-
-    `owner`: this is the request that the outputs were opened for.
-    """
+async def open_stream(request: web.Request, run: Run) -> web.StreamResponse:
+    """The head of an event stream about a job; load balancers are asked to pass it on at once."""
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
@@ -196,6 +192,17 @@ async def stream(
         }
     )
     await response.prepare(request)
+    return response
+
+
+async def stream(
+    request: web.Request, run: Run, jobs: Jobs, *, owner: bool, after: int, silence: float
+) -> web.StreamResponse:
+    """The job as server-sent events, from the entry `after` on; a comment at least every `silence` seconds.
+
+    `owner`: this is the request that the outputs were opened for.
+    """
+    response = await open_stream(request, run)
     sequence, ended = run.chronicle.resume(after), False
     with run.watched():
         while not ended:
@@ -247,7 +254,7 @@ async def _write_result(
             )
             return
         await write(request, response, f"event: result\nid: {sequence}\ndata: ".encode())
-        await _write_all(request, response, JsonBody(enclose(run.document()), items))
+        await write_all(request, response, JsonBody(enclose(run.document()), items))
         await write(request, response, b"\n\n")
 
 

@@ -8,7 +8,7 @@ memory.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -17,7 +17,7 @@ from aiohttp import BodyPartReader, HttpVersion11, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
-from converter.core.order import Content, Part
+from converter.core.order import Part
 from converter.core.workflow import clip
 from converter.errors import Internal, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from converter.media.spool import NoRoom, Spool
@@ -27,7 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 MAX_PARTS = 64
 """Parts of a multipart body beside the document."""
 
-MAX_FIELD = 2**16
+MAX_FIELD = 2**18
 """Bytes of one field of a form."""
 
 MAX_PROBLEMS = 100
@@ -65,14 +65,17 @@ async def read_document(request: web.Request, bounds: Bounds) -> tuple[object, M
 
 
 async def read_form(
-    request: web.Request, bounds: Bounds, hear: Callable[[bytes], object]
-) -> tuple[Mapping[str, Sequence[str]], Content]:
-    """The fields of a multipart/form-data body by name, and its part `file`, of which `hear` is told every piece."""
+    request: web.Request, bounds: Bounds, files: Collection[str], hear: Callable[[bytes], object] = len
+) -> tuple[Mapping[str, Sequence[str]], Sequence[tuple[str, Part]]]:
+    """The fields of a multipart/form-data body by name, and the parts named in `files`, as often as they come.
+
+    `hear` is told every piece of these.
+    """
     if request.content_type != "multipart/form-data":
         raise UnsupportedMediaType("the body must be multipart/form-data")
     async with _arriving(request, bounds):
         with _reading_parts():
-            return await _read_form(request, bounds, hear)
+            return await _read_form(request, bounds, files, hear)
 
 
 @asynccontextmanager
@@ -133,11 +136,11 @@ async def _pieces(part: BodyPartReader) -> AsyncIterator[bytes]:
         yield await part.read_chunk(PIECE)
 
 
-async def _keep(pieces: AsyncIterator[bytes], spool: Spool, size: int) -> Content:
+async def _keep(part: BodyPartReader, pieces: AsyncIterator[bytes], spool: Spool, size: int) -> Part:
     async for piece in pieces:
         _check(spool.size + len(piece), size)
         await spool.write(piece)
-    return await spool.end()
+    return Part(part.headers.get("Content-Type", "application/octet-stream"), await spool.end())
 
 
 def _check(length: int, size: int) -> None:
@@ -161,33 +164,29 @@ async def _read_multipart(request: web.Request, bounds: Bounds) -> tuple[object,
         elif name in parts:
             _refuse("", f'two parts are named "{name[:64]}"')
         else:
-            content = await _keep(_pieces(part), spool, left)
-            left -= content.size
-            parts[name] = Part(part.headers.get("Content-Type", "application/octet-stream"), content)
+            parts[name] = await _keep(part, _pieces(part), spool, left)
+            left -= parts[name].content.size
     if document is _ABSENT:
         _refuse("", 'the first part must be the JSON document, named "request"')
     return document, parts
 
 
 async def _read_form(
-    request: web.Request, bounds: Bounds, hear: Callable[[bytes], object]
-) -> tuple[Mapping[str, Sequence[str]], Content]:
+    request: web.Request, bounds: Bounds, files: Collection[str], hear: Callable[[bytes], object]
+) -> tuple[Mapping[str, Sequence[str]], Sequence[tuple[str, Part]]]:
     fields: dict[str, list[str]] = {}
-    file: Content | None = None
+    found: list[tuple[str, Part]] = []
     left = bounds.size
+    spool = Spool()  # which the parts keep open
     async for name, part in _list_parts(request):
-        if name != "file":
+        if name in files:
+            found.append((name, await _keep(part, _tell(_pieces(part), hear), spool, left)))
+            left -= found[-1][1].content.size
+        else:
             data = await _read(_pieces(part), min(left, MAX_FIELD))
             left -= len(data)
-            fields.setdefault(name, []).append(data.decode(errors="replace"))
-        elif file is not None:
-            _refuse("", 'two parts are named "file"')
-        else:
-            file = await _keep(_tell(_pieces(part), hear), Spool(), left)
-            left -= file.size
-    if file is None:
-        _refuse("", 'the bytes must be in a part named "file"')
-    return fields, file
+            fields.setdefault(name, []).append(data.decode())
+    return fields, found
 
 
 async def _list_parts(request: web.Request) -> AsyncIterator[tuple[str, BodyPartReader]]:
@@ -277,6 +276,7 @@ _SENTENCES: Mapping[str, str] = {
     "extra_forbidden": "no such field",
     "missing": "is required",
     "string_type": "must be text",
+    "string_too_short": "must have {min_length} or more characters",
     "string_too_long": "must have {max_length} characters or fewer",
     "string_unicode": "must be text that unicode has",
     "string_pattern_mismatch": "must match {pattern}",
@@ -287,6 +287,9 @@ _SENTENCES: Mapping[str, str] = {
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "list_type": "must be a list",
+    "int_parsing": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "literal_error": "must be {expected}",
     "too_short": "must have {min_length} or more entries",
     "too_long": "must have {max_length} entries or fewer",

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from converter.api.bodies import Bounds
 from converter.api.notices import Notices
+from converter.core.catalog import Offer
 from converter.core.template import Template
 from converter.errors import Fault
 from converter.gate import Gate
@@ -28,12 +29,14 @@ class Hall:
     `public_url` makes links absolute, and is empty where they are relative; `notices` tells receivers of jobs' ends;
     `models` gives the names of the engine's models, by kind, or raises EngineFailed; `keep_jobs`: how long jobs that
     have ended are known; `state_dir`: the folder for what a restart keeps; `keep_assets`, `asset_bytes`: for how long,
-    and in how many bytes, uploads are kept. `templates` are those of the moment.
+    and in how many bytes, uploads are kept. `templates` are those of the moment, and `offers` gives them with what the
+    engine has for them.
     """
 
     gate: Gate
     jobs: Jobs
     templates: Mapping[str, Template]
+    offers: Callable[[], Mapping[str, Offer]]
     bounds: Bounds
     timeout: float
     max_timeout: float
@@ -85,6 +88,7 @@ def _open_in(module: str) -> Opener:
 SPOKEN: Mapping[str, Opener] = {
     "comfyapi": _open_in("converter.api.comfyapi"),
     "comfyui-api": _open_in("converter.api.comfyui_api"),
+    "openai": _open_in("converter.api.openai"),
     "runpod": _open_in("converter.api.runpod"),
 }
 """Every dialect, by the name that the setting `dialects` has for it. Opening one asks nothing of its hall."""

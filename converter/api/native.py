@@ -48,10 +48,10 @@ Select = Callable[[list[str] | None], tuple[str, ...] | None]
 class Native:
     """The handlers."""
 
-    def __init__(self, hall: Hall, offers: Callable[[], Mapping[str, Offer]]) -> None:
+    def __init__(self, hall: Hall) -> None:
         self._gate = hall.gate
         self._jobs = hall.jobs
-        self._offers = offers
+        self._offers = hall.offers
         self._bounds = hall.bounds
         self._timeout = hall.timeout
         self._max_timeout = hall.max_timeout

@@ -122,19 +122,16 @@ class RunPod:
         """`POST /runsync`: waits for the job, and lets it go on without its caller after that."""
         wait = _read_wait(request.query.get("wait"))
         run = await self._begin(request, alone=False)
-        with run.interested():
-            try:
-                ended, _ = await asyncio.wait([run.outcome], timeout=wait)
-                if not ended:
-                    run.keep()
-                    return web.json_response(_describe(run))
-                request[TIMES] = run.times
-                outcome = run.outcome.result()
-                if isinstance(outcome, Fault) and outcome.retry == "later":  # nothing has been done for it
-                    raise outcome
-                return await self._answer(request, run)
-            finally:
-                run.delivered()
+        with work.served(run):
+            ended, _ = await asyncio.wait([run.outcome], timeout=wait)
+            if not ended:
+                run.keep()
+                return web.json_response(_describe(run))
+            request[TIMES] = run.times
+            outcome = run.outcome.result()
+            if isinstance(outcome, Fault) and outcome.retry == "later":  # nothing has been done for it
+                raise outcome
+            return await self._answer(request, run)
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """`GET /status/ID`: the job, with its output once there is one."""

@@ -7,8 +7,8 @@ when the caller is done or has left.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from aiohttp import web
@@ -39,16 +39,28 @@ def begin(request: web.Request, jobs: Jobs, order: Order, ticket: Ticket, *, alo
     return run
 
 
+@contextmanager
+def served(run: Run) -> Iterator[None]:
+    """Want the job as long as this is entered; what was open for its caller is closed after that."""
+    with run.interested():
+        try:
+            yield
+        finally:
+            run.delivered()
+
+
+async def outputs(request: web.Request, run: Run) -> Sequence[Item]:
+    """The outputs of a job, once it has ended; raises its fault."""
+    outcome = await asyncio.shield(run.outcome)
+    request[TIMES] = run.times
+    run.told.set()
+    if isinstance(outcome, Fault):
+        raise outcome
+    return run.items
+
+
 @asynccontextmanager
 async def result(request: web.Request, run: Run) -> AsyncIterator[Sequence[Item]]:
     """The outputs of a job that only this caller waits for, once it has ended; raises its fault."""
-    with run.interested():
-        try:
-            outcome = await asyncio.shield(run.outcome)
-            request[TIMES] = run.times
-            if isinstance(outcome, Fault):
-                raise outcome
-            yield run.items
-        finally:
-            run.told.set()
-            run.delivered()
+    with served(run):
+        yield await outputs(request, run)

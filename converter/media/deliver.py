@@ -78,7 +78,7 @@ class JsonBody:
             held += opening
             if item.content is None:
                 continue
-            async for piece in _encode(item):
+            async for piece in encode(item):
                 yield held + piece
                 held = b""
             held += self._closing
@@ -95,7 +95,7 @@ class JsonBody:
         return f'{before}{text[:-1]}{comma}{self._data}:"'.encode()
 
 
-async def _encode(item: Item) -> AsyncIterator[bytes]:
+async def encode(item: Item) -> AsyncIterator[bytes]:
     """base64 (RFC 4648 section 4) of a stream: three bytes make four, so what does not divide waits."""
     rest = b""
     async for chunk in item.chunks():

@@ -9,7 +9,7 @@ import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from converter.core.order import Format, Metadata
+from converter.core.order import Content, Format, Metadata
 from converter.core.stripping import strip
 from converter.media.metadata import ORIENTATION, carry
 
@@ -113,3 +113,24 @@ def _flatten(picture: "Image") -> "Image":
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture.convert("RGBA"))
     return ground.convert("RGB")
+
+
+async def show_transparency(content: Content) -> bytes | None:
+    """A PNG that is white where the picture is transparent, and black where it is not; None where nothing in it can be
+    transparent, or it can't be read.
+    """
+    return await asyncio.to_thread(_show_transparency, content)
+
+
+def _show_transparency(content: Content) -> bytes | None:
+    from PIL import Image, ImageOps
+
+    try:
+        with content.open() as stream, Image.open(stream) as picture:
+            if not picture.has_transparency_data:
+                return None
+            buffer = io.BytesIO()
+            ImageOps.invert(ImageOps.exif_transpose(picture).convert("RGBA").getchannel("A")).save(buffer, "png")
+            return buffer.getvalue()
+    except Exception:  # a boundary: what Pillow's readers raise for broken bytes has no common class
+        return None

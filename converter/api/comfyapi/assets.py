@@ -22,7 +22,7 @@ from converter.core import comfyapi
 from converter.core.comfyapi import MOUNT
 from converter.core.idempotency import read_key
 from converter.core.order import Content, Part
-from converter.errors import EngineFailed, Fault, IdempotencyMismatch, Internal, NotFound, TooLarge
+from converter.errors import EngineFailed, Fault, IdempotencyMismatch, Internal, InvalidRequest, NotFound, TooLarge
 from converter.ledger import KEYS, Ledger
 from converter.media.outputs import Broken
 from converter.media.spool import NoRoom, Spool
@@ -94,7 +94,10 @@ class Assets:
 
         hasher = blake3()
         with self._uploading():
-            fields, content = await read_form(request, self._hall.bounds, hasher.update)
+            fields, files = await read_form(request, self._hall.bounds, ("file",), hasher.update)
+            if len(files) != 1:
+                raise InvalidRequest([{"pointer": "", "detail": 'the bytes must be in one part named "file"'}])
+            content = files[0][1].content
             form = validate(AssetForm, read_fields(fields))
             hash = f"blake3:{hasher.hexdigest()}"
             if form.expected_hash not in (None, hash):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from converter.core.order import Format
-from converter.media.pictures import Converted, convert
+from converter.media.pictures import Converted, convert, show_transparency
+from converter.media.spool import hold
 
 FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp")
 
@@ -144,3 +145,18 @@ async def test_broken_bytes_never_raise(form: str, wanted: Format, data: st.Data
     given_bytes = bytes(broken[: cut or None])
     converted = await convert(given_bytes, wanted, None)
     assert converted.format == wanted or converted.data == given_bytes
+
+
+async def test_transparency_is_shown_as_white() -> None:
+    picture = Image.new("RGBA", (2, 1), (9, 9, 9, 255))
+    picture.putpixel((1, 0), (9, 9, 9, 0))
+    for data in (encode(picture), encode(picture, "WEBP", lossless=True), encode(picture.convert("P"), "PNG")):
+        shown = await show_transparency(hold(data))
+        assert shown is not None
+        assert (pixel(shown, (0, 0)), pixel(shown, (1, 0))) == ((0, 0, 0, 255), (255, 255, 255, 255))
+
+
+async def test_what_can_not_be_transparent_shows_nothing() -> None:
+    opaque = encode(Image.new("RGB", (2, 1)))
+    assert await show_transparency(hold(opaque)) is None
+    assert await show_transparency(hold(opaque[:20])) is None
