@@ -41,6 +41,7 @@ from converter.link.loopback import free_port
 from converter.link.session import Session
 from converter.link.supervisor import Supervisor
 from converter.media.fetch import Fetcher
+from converter.media.vetted import Dialer
 from converter.postbox import Postbox, Terms
 from converter.renewal import renew
 from converter.settings import Settings, declarations
@@ -144,11 +145,12 @@ async def run_replica(
     watch = Watch(gate, settings.staleness, metrics)
     gate.on_stall = watch.stalled
     tag = settings.replica_tag or secrets.token_hex(3)
-    dispatch, stores = open_dispatch(settings, tag), open_stores(settings)
     templates = Templates(_folders(settings))
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
         # First of all: an engine that is started in vain may cost minutes.
+        stores = open_stores(settings)
+        dispatch = open_dispatch(settings, tag, await stack.enter_async_context(Dialer()))
         entrance = await stack.enter_async_context(Entrance(settings))
         await stack.enter_async_context(_beside(renew(entrance.sources)))
         url, command, scratch = _engine(settings, environment, stack)

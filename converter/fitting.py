@@ -17,9 +17,11 @@ from converter.media.dispatch import Dispatch
 from converter.media.fetch import Fetcher
 from converter.media.inputs import Inputs, Limits
 from converter.media.links import Links
+from converter.media.puts import Puts
 from converter.media.storage import StorageError
 from converter.media.stored import Stores
 from converter.media.uploads import Uploads
+from converter.media.vetted import Dialer
 from converter.settings import Settings
 from converter.stores import EngineFiles, EngineInputs, SharedFolder
 from converter.telemetry import Metrics
@@ -30,17 +32,18 @@ if TYPE_CHECKING:
     from converter.spans import Tracing
 
 
-def open_dispatch(settings: Settings, tag: str) -> Dispatch:
+def open_dispatch(settings: Settings, tag: str, dialer: Dialer) -> Dispatch:
     """Where outputs can go; `tag` is the replica's. Raises CannotStart."""
+    puts = Puts(dialer, settings.put_origins, anywhere=settings.put_anywhere)
     secret = secrets.token_bytes(32) if settings.url_secret is None else settings.url_secret.encode()
     links = Links(secret, tag, settings.url_expiry, settings.public_url or "")
     if settings.destinations_file is None:
-        return Dispatch(links, Uploads({}))
+        return Dispatch(links, Uploads({}), puts)
     try:
         uploads = Uploads(parse_destinations(tomllib.loads(settings.destinations_file.read_text("utf-8"))))
     except (OSError, ValueError, StorageError) as error:
         raise CannotStart(f"the destinations of {settings.destinations_file} can't be used: {error}") from None
-    return Dispatch(links, uploads)
+    return Dispatch(links, uploads, puts)
 
 
 def open_stores(settings: Settings) -> Stores:

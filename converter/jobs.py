@@ -8,7 +8,7 @@ every run is owned by the group that this hall opens, and none outlives it.
 
 import asyncio
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import Any, Self
 from converter.core import deeds, idempotency
 from converter.core.archive import Archive
 from converter.core.idempotency import Claim
-from converter.core.order import Order, Selection
+from converter.core.order import Delivery, Order, Selection
 from converter.core.outputs import FileRef, Output
 from converter.core.workflow import check, wanted_outputs
 from converter.errors import Canceled, Draining, EngineFailed, Expired, Fault, IdInUse, NotFound
@@ -94,10 +94,9 @@ class Jobs:
                     async with asyncio.timeout_at(run.ended_at + RETURN):
                         await run.told.wait()
 
-    @property
-    def destinations(self) -> Collection[str]:
-        """The names of the destinations that outputs may be uploaded to."""
-        return self._means.dispatch.destinations
+    def check_delivery(self, delivery: Delivery) -> None:
+        """Raise InvalidInput for a way of outputs that is not open to callers."""
+        self._means.dispatch.check(delivery)
 
     def name(self) -> str:
         """A fresh id; it begins with this replica's tag, so that a load balancer can route it back."""

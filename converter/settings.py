@@ -121,6 +121,10 @@ class Settings(BaseModel):
         None, "What links to outputs are signed with, so that they outlive a restart", shown="random", secret=True
     )
     url_expiry: Seconds = setting(3600.0, "Time for which a link to an output is good", gt=0)
+    put_origins: Origins = setting(
+        (), "Origins to whose URLs callers may have outputs put, separated by commas", shown="none"
+    )
+    put_anywhere: Switch = setting(False, "Whether they may be put to any public origin as well")
     destinations_file: File = setting(
         None, "Places in object storage to which outputs may be uploaded (TOML)", shown="none"
     )

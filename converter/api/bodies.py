@@ -267,8 +267,8 @@ def validate(model: type[M], document: object) -> M:
 
 
 def _point(location: tuple[int | str, ...]) -> str:
-    """`(storage)` and such are no fields: they tell alternatives of a value apart."""
-    steps = [str(step)[:64] for step in location if not str(step).startswith("(")]
+    """`(storage)` and such are no fields: they tell alternatives of a value apart; `[key]` is the field's own name."""
+    steps = [str(step)[:64] for step in location if not str(step).startswith("(") and step != "[key]"]
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 

@@ -4,14 +4,12 @@ Leaves reading each of them to `requests` and `core.negotiation`. Invariant: wha
 anything is begun.
 """
 
-from collections.abc import Collection
 from dataclasses import replace
 
-from converter.api.requests import Outputs, Storage
+from converter.api.requests import Outputs, Puts, Storage
 from converter.core.negotiation import Shape, Wish
-from converter.core.order import Delivery, Selection, Upload
-from converter.core.workflow import clip
-from converter.errors import InvalidInput, NotAcceptable
+from converter.core.order import Delivery, Put, Selection, Upload
+from converter.errors import NotAcceptable
 from converter.runner import Run
 
 
@@ -28,25 +26,21 @@ def narrow(outputs: Outputs, wish: Wish) -> Wish:
     return wish
 
 
-def choose(outputs: Outputs, nodes: tuple[str, ...] | None, wish: Wish, destinations: Collection[str]) -> Selection:
+def choose(outputs: Outputs, nodes: tuple[str, ...] | None, wish: Wish) -> Selection:
     """What is answered: who accepts a single picture format and names no other gets that one.
 
-    `nodes` are those that `outputs` names, `destinations` those of the operator. Raises NotAcceptable and InvalidInput.
+    `nodes` are those that `outputs` names. Raises NotAcceptable.
     """
     if wish.shape is Shape.RAW and outputs.format is not None and wish.excludes(outputs.format):
         raise NotAcceptable(f"outputs.format is {outputs.format}, which the Accept header does not allow")
     accepted = wish.format if wish.shape is Shape.RAW else None
     delivery: Delivery = "url" if outputs.delivery == "url" else "inline"
-    if isinstance(outputs.delivery, Storage):
-        delivery = Upload(_check(outputs.delivery.storage, destinations))
+    match outputs.delivery:
+        case Storage(storage=name):
+            delivery = Upload(name)
+        case Puts(put=urls, headers=headers):
+            delivery = Put((urls,) if isinstance(urls, str) else tuple(urls), headers)
     return Selection(nodes, outputs.format or accepted, outputs.quality, outputs.metadata, delivery)
-
-
-def _check(name: str, destinations: Collection[str]) -> str:
-    if name in destinations:
-        return name
-    known = f"there are {', '.join(sorted(destinations))}" if destinations else "the operator has named none"
-    raise InvalidInput(f'outputs.delivery: there is no destination "{clip(name, 64)}"; {known}')
 
 
 def reselect(run: Run, wish: Wish) -> Selection | None:

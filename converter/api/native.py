@@ -103,7 +103,8 @@ class Native:
             document, parts = await read_document(request, self._bounds)
             body = validate(model, document)
             wish = narrow(body.outputs, wish)
-            selection = choose(body.outputs, select(body.outputs.nodes), wish, self._jobs.destinations)
+            selection = choose(body.outputs, select(body.outputs.nodes), wish)
+            self._jobs.check_delivery(selection.delivery)
             if key is not None:
                 claim = Claim(scope, key, fingerprint(request.method, request.path, document, parts))
                 run = self._jobs.recall(claim)

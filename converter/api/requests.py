@@ -50,15 +50,36 @@ class Storage(BaseModel):
     storage: Annotated[str, Field(min_length=1, max_length=64)]
 
 
+Url = Annotated[str, Field(min_length=1, max_length=8192)]
+
+HEADER = r"^(?i:content-type|content-disposition|cache-control|x-(amz|goog|ms)-[a-z0-9-]+)$"
+"""Of a PUT: what object storage lets, or makes, a caller say beside the bytes."""
+
+
+class Puts(BaseModel):
+    """`outputs.delivery` to URLs of the caller's, such as presigned ones: one for each output that is no text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    put: Url | Annotated[list[Url], Field(min_length=1, max_length=1000)]
+    headers: Annotated[
+        dict[Annotated[str, Field(pattern=HEADER)], Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,1022}[!-~])?$")]],
+        Field(max_length=16, json_schema_extra={"additionalProperties": False}),
+    ] = {}
+
+
 Named = Literal["inline", "raw", "multipart", "zip", "url"]
 
 
 def _tell_delivery(value: object) -> str:
-    return "(name)" if isinstance(value, str) else "(storage)"
+    if isinstance(value, str):
+        return "(name)"
+    return "(put)" if isinstance(value, dict) and "put" in value else "(storage)"
 
 
 Delivery = Annotated[
-    Annotated[Named, Tag("(name)")] | Annotated[Storage, Tag("(storage)")], Discriminator(_tell_delivery)
+    Annotated[Named, Tag("(name)")] | Annotated[Storage, Tag("(storage)")] | Annotated[Puts, Tag("(put)")],
+    Discriminator(_tell_delivery),
 ]
 
 

@@ -62,7 +62,7 @@ _ENDED = ["succeeded", "failed", "canceled"]
 
 _TIMINGS = dict.fromkeys(("waiting", "staging", "queued", "executing", "collecting"), _SECONDS)
 
-_PLACES: list[Schema] = [{"required": [member]} for member in ("data", "text", "url", "key")]
+_PLACES: list[Schema] = [{"required": [member]} for member in ("data", "text", "url", "key", "put")]
 """Any of them tells where an output is; a key may have a url beside it."""
 
 _WORK: dict[str, Schema] = {
@@ -90,6 +90,7 @@ _WORK: dict[str, Schema] = {
             "expires_at": _about({**TEXT, "format": "date-time"}, "Until when the url is good."),
             "destination": _about(TEXT, "The place in object storage that has it."),
             "key": _about(TEXT, "Its key there."),
+            "put": _about(_COUNT, "The place, from 1, of the URL in `outputs.delivery.put` that took it."),
             "warning": _about(TEXT, "What is not as it was asked for, and why."),
         },
         "data",
@@ -98,6 +99,7 @@ _WORK: dict[str, Schema] = {
         "expires_at",
         "destination",
         "key",
+        "put",
         "warning",
         description="What a node made. By node as in the workflow, then as the engine lists them.",
     ),
@@ -326,10 +328,12 @@ _FIELDS: dict[str, Schema] = {
     "metadata": {"description": "Whether what pictures tell of how they were made stays in them."},
     "delivery": {
         "description": "How the bytes come: `inline`, within JSON (or as `Accept` says); `raw`, `multipart` or `zip`, "
-        "as the body of this answer; `url`, by links to this replica that are good for a while; or to a destination in "
-        "object storage that the operator has named."
+        "as the body of this answer; `url`, by links to this replica that are good for a while; or to object storage: "
+        "a destination that the operator has named, or URLs of yours that take a PUT."
     },
     "storage": {"description": "The destination's name."},
+    "put": {"description": "One URL, or a list of them in the order of the outputs, texts not counted."},
+    "headers": {"description": "Headers of each PUT. `Content-Type` is the output's unless it is given."},
 }
 """What the models do not say of their fields."""
 

@@ -108,7 +108,7 @@ def _span(request: web.Request) -> AbstractContextManager["RequestSpan | None"]:
 
 def _log_access(request: web.Request, status: int, trace_id: str | None) -> None:
     seconds = asyncio.get_running_loop().time() - request[CAME_AT]
-    fields: dict[str, Any] = {"method": request.method, "path": request.path, "status": status}
+    fields: dict[str, Any] = {"method": request.method, "path": _name_path(request), "status": status}
     fields["seconds"] = round(seconds, 4)
     if TIMES in request:
         times = request[TIMES]
@@ -122,6 +122,12 @@ def _log_access(request: web.Request, status: int, trace_id: str | None) -> None
     }
     fields |= {name: value for name, value in named.items() if value is not None}
     log.log(_level(request), "request", extra=fields)
+
+
+def _name_path(request: web.Request) -> str:
+    """The path; but a link to an output is a secret."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None and "reference" in request.match_info else request.path
 
 
 def _level(request: web.Request) -> int:

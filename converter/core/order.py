@@ -42,8 +42,18 @@ class Upload:
     destination: str
 
 
-Delivery = Literal["inline", "url"] | Upload
-"""Where the bytes of outputs go: into the answer, to callers who follow a link, to a store."""
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Outputs are put to URLs of the caller's, one each, with these headers; what can be read there is a secret."""
+
+    urls: tuple[str, ...] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+Delivery = Literal["inline", "url"] | Upload | Put
+"""Where the bytes of outputs go: into the answer, to callers who follow a link, to a store of the operator's or the
+caller's.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,32 +1,38 @@
-"""Outputs on their way to where the order wants them: a link to this replica, a destination in object storage.
+"""Outputs on their way to where the order wants them: a link to this replica, object storage, a caller's URL.
 
 Leaves the answer itself to `deliver`. Invariant: every output is in the answer, as a link or as its bytes; texts are
 always there as they are, and what can't be elsewhere comes with a warning that says why.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from converter.core.order import Order, Upload
+from converter.core.order import Delivery, Order, Put, Upload
 from converter.core.outputs import Output
 from converter.media.links import Links
 from converter.media.outputs import Item
+from converter.media.puts import Puts
 from converter.media.uploads import PART, Uploads
 
 NOWHERE = "the engine has sent this picture and stored it nowhere, so that no link can lead to it"
+
+LEFT_OVER = "outputs.delivery.put has no URL for this output"
 
 
 class Dispatch:
     """Knows the ways."""
 
-    def __init__(self, links: Links, uploads: Uploads) -> None:
+    def __init__(self, links: Links, uploads: Uploads, puts: Puts) -> None:
         self.links = links
         self._uploads = uploads
+        self._puts = puts
 
-    @property
-    def destinations(self) -> Collection[str]:
-        """Where outputs may be uploaded to, by name."""
-        return self._uploads.names
+    def check(self, delivery: Delivery) -> None:
+        """Raise InvalidInput for a way that is not open to callers."""
+        if isinstance(delivery, Upload):
+            self._uploads.check(delivery.destination)
+        elif isinstance(delivery, Put):
+            self._puts.check(delivery)
 
     @staticmethod
     def hold(order: Order, bound: int) -> int:
@@ -43,17 +49,28 @@ class Dispatch:
 
         Raises DeliveryFailed, and what reading an output raises.
         """
-        return [
-            await self._send(order, output, item, number)
-            for number, (output, item) in enumerate(zip(outputs, items, strict=True), 1)
-        ]
+        sent: list[Item] = []
+        for output, item in zip(outputs, items, strict=True):
+            number = 1 + sum(each.output.text is None for each in sent)
+            sent.append(item if item.content is None else await self._send(order, output, item, number))
+        return sent
 
     async def _send(self, order: Order, output: Output, item: Item, number: int) -> Item:
-        delivery = order.selection.delivery
-        if delivery == "inline" or item.content is None:
-            return item
-        if isinstance(delivery, Upload):
-            return replace(item, content=None, link=await self._uploads.put(item, number, delivery.destination, order))
-        if output.file is None:
-            return replace(item, warning="; ".join(filter(None, (item.warning, NOWHERE))))
-        return replace(item, content=None, link=self.links.make(output, output.file, order.selection))
+        """`number`: of the outputs that are no texts."""
+        file = output.file
+        match order.selection.delivery:
+            case Upload(destination):
+                return replace(item, content=None, link=await self._uploads.put(item, number, destination, order))
+            case Put() as put if number <= len(put.urls):
+                return replace(item, content=None, link=await self._puts.put(item, number, put, order))
+            case Put():
+                return _warn(item, LEFT_OVER)
+            case "url" if file is not None:
+                return replace(item, content=None, link=self.links.make(output, file, order.selection))
+            case "url":
+                return _warn(item, NOWHERE)
+        return item
+
+
+def _warn(item: Item, warning: str) -> Item:
+    return replace(item, warning="; ".join(filter(None, (item.warning, warning))))

@@ -89,7 +89,7 @@ class Fetcher:
         except TimeoutError:
             raise Unfetched(f"was not fetched within {self._timeout:g} s") from None
         except (ClientError, OSError, ValueError) as error:  # ValueError: what yarl says of a URL
-            raise Unfetched(_explain(error)) from error
+            raise Unfetched(explain(error)) from error
 
     async def _follow(self, target: Target, spool: Spool, allowance: Allowance) -> Content:
         for _ in range(self._redirects + 1):
@@ -136,7 +136,7 @@ async def _read(response: ClientResponse, spool: Spool, allowance: Allowance) ->
     return await spool.end()
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """Without names and addresses: what is behind a name is nothing that a caller is told."""
     causes = (error, error.__cause__)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):

@@ -54,7 +54,7 @@ class Item:
     size: int
     content: bytes | OpenFile | None = field(default=None, repr=False)
     warning: str | None = None
-    link: Mapping[str, str] = field(default_factory=dict, repr=False)
+    link: Mapping[str, str | int] = field(default_factory=dict, repr=False)
 
     @property
     def held(self) -> int:

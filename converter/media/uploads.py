@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, cast
 
 from converter.core.destinations import Destination, render_key
 from converter.core.order import Order
-from converter.errors import DeliveryFailed
+from converter.core.workflow import clip
+from converter.errors import DeliveryFailed, InvalidInput
 from converter.media.deliver import disposition
 from converter.media.links import show_moment
 from converter.media.outputs import Item
@@ -53,10 +54,12 @@ class Uploads:
             except StorageError as error:
                 raise StorageError(f"{name}: {error}") from error
 
-    @property
-    def names(self) -> list[str]:
-        """Of the destinations."""
-        return list(self._destinations)
+    def check(self, name: str) -> None:
+        """Raise InvalidInput where there is no such destination."""
+        if name not in self._destinations:
+            names = ", ".join(sorted(self._destinations))
+            known = f"there are {names}" if names else "the operator has named none"
+            raise InvalidInput(f'outputs.delivery: there is no destination "{clip(name, 64)}"; {known}')
 
     async def put(self, item: Item, number: int, name: str, order: Order) -> Mapping[str, str]:
         """Upload one output, the `number`th of its job; the members that tell where it is.

@@ -61,7 +61,7 @@ async def test_outputs_that_an_engine_which_answers_can_not_give_are_given_up() 
 
     watch = SimpleNamespace(check_instance=check_instance, output_classes=None)
     deliveries = asyncio.Semaphore(1)
-    dispatch = Dispatch(cast("Any", None), cast("Any", None))
+    dispatch = Dispatch(cast("Any", None), cast("Any", None), cast("Any", None))
     means = cast(
         "Any", SimpleNamespace(files=files, dispatch=dispatch, watch=watch, deliveries=deliveries, keep_bytes=1)
     )
