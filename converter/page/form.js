@@ -67,8 +67,8 @@ function makeField(name, schema, required) {
   element.classList.toggle("wide", Boolean(control.wide));
   const complain = (text) => {
     problem.textContent = text;
-    control.target.toggleAttribute("aria-invalid", Boolean(text));
     if (text) control.target.setAttribute("aria-invalid", "true");
+    else control.target.removeAttribute("aria-invalid");
   };
   element.addEventListener("input", () => complain(""));
   return { kind, label, control, element, complain };

@@ -13,7 +13,10 @@ let timer = 0;
 let before = null; // state and engine, as they were
 let told = () => {};
 
-/** Ask from here on; `tell` is told of each answer whether the service is another than before. Where the status is not to be had at this address, there is no light. */
+/**
+ * Ask from here on; `tell` is told with each answer whether the service is another than before. Where the status is not
+ * to be had at this address, there is no light.
+ */
 export function watch(tell) {
   told = tell;
   document.addEventListener("visibilitychange", look);

@@ -40,7 +40,8 @@ export function makeMask(id) {
     const scale = Math.min(1, LARGEST / Math.max(picture.naturalWidth, picture.naturalHeight));
     canvas.width = Math.round(picture.naturalWidth * scale);
     canvas.height = Math.round(picture.naturalHeight * scale);
-    Object.assign(brush, { lineWidth: BRUSH * Math.max(canvas.width, canvas.height), lineCap: "round", strokeStyle: COLOR });
+    const lineWidth = BRUSH * Math.max(canvas.width, canvas.height);
+    Object.assign(brush, { lineWidth, lineCap: "round", strokeStyle: COLOR });
     wipe();
   });
   canvas.addEventListener("pointerdown", (event) => {

@@ -19,7 +19,7 @@ const PARTS = {
 
 let urls = [];
 
-/** Show a result document; `request` is as in `code.js`, but for its output; `drawn` names the seeds among the inputs. */
+/** Show a result document; `request` is as in `code.js`, without output; `drawn` names the seeds among its inputs. */
 export function showResult(result, request, drawn) {
   for (const url of urls) URL.revokeObjectURL(url);
   urls = [];

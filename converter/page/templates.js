@@ -30,8 +30,10 @@ export async function listTemplates() {
   const { workflows } = await (await call("v1/workflows")).json();
   if (!workflows.length) throw new Fault({ title: "No templates", detail: "This service has no templates to try." });
   unsure = workflows.some((each) => each.available === null);
-  const [lacking, usable] = [true, false].map((lacks) => workflows.filter((each) => (each.available === false) === lacks));
-  const wanted = [picker.value, location.hash.slice(1), FIRST].find((name) => workflows.some((each) => each.name === name));
+  const usable = workflows.filter((each) => each.available !== false);
+  const lacking = workflows.filter((each) => each.available === false);
+  const names = workflows.map((each) => each.name);
+  const wanted = [picker.value, location.hash.slice(1), FIRST].find((name) => names.includes(name));
   picker.replaceChildren(...usable.map(optionOf));
   if (lacking.length) picker.append(make("optgroup", { label: "Not on this engine" }, ...lacking.map(optionOf)));
   picker.value = wanted ?? [...usable, ...lacking][0].name;

@@ -349,10 +349,14 @@ async def test_any_kind_of_input_and_output_has_its_place(browser: Browser, page
         await expect(visitor.page.locator("figure audio")).to_be_visible()
         await expect(visitor.page.get_by_role("link", name="Download")).to_have_count(2)
         assert '"loud": False' in (await visitor.page.locator("#panel-python").text_content() or "")
+        await visitor.page.evaluate(f"sessionStorage.setItem('converter.key', '{SECRET}')")
         await visitor.field("Seed").fill("")
         await visitor.button("Draw a seed").click()
         await visitor.button("Run").click()
         await expect(visitor.page.locator("figure")).to_have_count(3)
+        await expect(visitor.page.locator("#panel-curl")).to_contain_text("Bearer $CONVERTER_API_KEY")
+        await expect(visitor.page.locator("#panel-python")).to_contain_text('os.environ["CONVERTER_API_KEY"]')
+        assert SECRET not in await visitor.page.content()
         assert 0 <= json.loads(bodies[1])["inputs"]["seed"] < 2**32
 
 
@@ -428,6 +432,9 @@ async def test_templates_are_looked_at_again_when_the_engine_is_there(browser: B
             await expect(visitor.field("Prompt")).to_be_focused()
 
 
+FULL = {"state": "BUSY", "ready": False, "queue": {"running": 2, "waiting": 5}, "engine": {"instance": "x"}}
+
+
 async def test_the_light_follows_the_replica(browser: Browser) -> None:
     async with FakeEngine() as engine, visit(browser, "") as visitor:
         await visitor.page.clock.install()
@@ -435,5 +442,9 @@ async def test_the_light_follows_the_replica(browser: Browser) -> None:
             await visitor.page.goto(caller.url)
             light = visitor.page.locator("#light")
             await expect(light).to_have_text(re.compile(r"Ready\s*"))
+            await visitor.page.route("**/status", lambda route: route.fulfill(json=FULL))
+            await visitor.page.clock.run_for(5000)
+            await expect(light).to_have_text("Busy 2 running, 5 waiting")
+            await visitor.page.unroute("**/status")
         await visitor.page.clock.run_for(5000)
         await expect(light).to_contain_text("Not reached")
