@@ -20,6 +20,10 @@ from converter.errors import CannotStart
 T = TypeVar("T")
 
 
+class Unkept(Exception):
+    """The database refuses: its disk is full, or broken."""
+
+
 class Database:
     """An open database. Made by `open_database`."""
 
@@ -28,15 +32,18 @@ class Database:
         self._thread = thread
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do some work as one transaction, which is rolled back where it raises.
+        """Do some work as one transaction, which is rolled back where it raises. Raises Unkept.
 
         What has been begun is done to its end, also if its caller does not wait for it any more.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._connection:
-            return work(self._connection)
+        try:
+            with self._connection:
+                return work(self._connection)
+        except sqlite3.Error as error:
+            raise Unkept(str(error)) from error
 
 
 @asynccontextmanager

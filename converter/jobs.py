@@ -173,6 +173,10 @@ class Jobs:
             return run.items
         return await self._open(run.outputs, selection, stack)
 
+    def link(self, output: Output) -> Mapping[str, str] | None:
+        """`url` and `expires_at` of a link to an output, as it is; None where it is in no file."""
+        return None if output.file is None else self._means.dispatch.links.make(output, output.file, Selection())
+
     async def follow(self, text: str, stack: AsyncExitStack) -> tuple[Item, int]:
         """The output that a link's reference stands for, and the seconds for which it does so still.
 

@@ -155,4 +155,5 @@ def _row(record: Record) -> tuple[str, str, float, bool, str]:
 
 
 def _record(document: str) -> Record:
-    return Record(**json.loads(document))
+    known = json.loads(document)
+    return Record(**{**known, "outputs": tuple(known["outputs"])})

@@ -17,7 +17,7 @@ from converter.errors import Forbidden
 MAX_AGE = 600
 """Seconds for which browsers may remember the answer to a preflight."""
 
-_METHODS = "GET, HEAD, POST"
+_METHODS = "GET, HEAD, POST, DELETE"
 _ASKED = ("Authorization", "Content-Type", *(name for name, each in PARAMETERS.items() if each["in"] == "header"))
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from converter.core.media import FOLDERS
-from converter.core.outputs import FileRef
+from converter.core.outputs import FileRef, Kind, Output
 from converter.core.workflow import clip
 from converter.errors import (
     Canceled,
@@ -49,7 +49,7 @@ LOST: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept of a job. `outputs` as `show_output` makes them, with `text` where they are one, without addresses.
+    """What is kept of a job. `outputs` as `Outputs.describe` makes them, with `text` where they are one.
 
     `labels`: the caller's own, as `metadata`. `expires`: until then the job is known.
     """
@@ -84,20 +84,26 @@ class Named:
     size: int
     created: float
     expires: float
+    kind: Kind = "file"
     file: FileRef | None = None
+
+    @property
+    def output(self) -> Output:
+        """As an output, without its node."""
+        return Output("", None, self.name, self.kind, self.content_type, file=self.file)
 
     def encode(self) -> bytes:
         """As bytes."""
         file = None if self.file is None else [self.file.filename, self.file.subfolder, self.file.type]
         about = (self.job_id, self.scope, self.index, self.name, self.content_type, self.size)
-        return json.dumps([*about, self.created, self.expires, file], separators=(",", ":")).encode()
+        return json.dumps([*about, self.created, self.expires, self.kind, file], separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, said: bytes) -> "Named":
         """What `encode` was given."""
-        job_id, scope, index, name, content_type, size, created, expires, file = json.loads(said)
+        job_id, scope, index, name, content_type, size, created, expires, kind, file = json.loads(said)
         place = None if file is None else FileRef(*file)
-        return cls(job_id, scope, index, name, content_type, size, created, expires, place)
+        return cls(job_id, scope, index, name, content_type, size, created, expires, kind, place)
 
 
 # Jobs ---------------------------------------------------------------------------------------------------------------
@@ -132,9 +138,12 @@ def show_progress(snapshot: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show_job(
-    record: Record, origin: str, position: int | None = None, progress: Mapping[str, Any] | None = None
+    record: Record,
+    outputs: Sequence[Mapping[str, Any]] = (),
+    position: int | None = None,
+    progress: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A job. `origin`: of the address at which callers reach us; `position`: in the queue; `progress`: our snapshot."""
+    """A job. `outputs` as `show_output` makes them; `position`: in the queue; `progress`: our snapshot."""
     path = f"{MOUNT}/jobs/{record.id}"
     return {
         "id": record.id,
@@ -145,7 +154,7 @@ def show_job(
         "expires_at": show_time(record.expires),
         "queue_position": position if record.status == "queued" else None,
         "progress": None if progress is None else show_progress(progress),
-        "outputs": [show_output(output, record, origin) for output in record.outputs],
+        "outputs": list(outputs),
         "error": record.error,
         "metrics": dict(record.metrics),
         "metadata": dict(record.labels),
@@ -165,20 +174,14 @@ def show_summary(record: Record) -> dict[str, Any]:
     }
 
 
-def show_output(output: Mapping[str, Any], record: Record, origin: str) -> dict[str, Any]:
-    """An output of a job."""
+def show_output(output: Mapping[str, Any], job_id: str, url: str, expires_at: str | None) -> dict[str, Any]:
+    """An output of a job, with an address and when that ends."""
     kept = {name: output[name] for name in ("node_id", "name", "type", "content_type", "size_bytes", "id")}
-    return {
-        **kept,
-        "hash": None,
-        "url": f"{origin}{MOUNT}/assets/{output['id']}/content",
-        "url_expires_at": show_time(record.expires),
-        "job_id": record.id,
-    }
+    return {**kept, "hash": None, "url": url, "url_expires_at": expires_at, "job_id": job_id}
 
 
-def show_named(named: Named, id: str, origin: str) -> dict[str, Any]:
-    """An output as an asset."""
+def show_named(named: Named, id: str, url: str, expires_at: str | None) -> dict[str, Any]:
+    """An output as an asset, with an address and when that ends."""
     return {
         "id": id,
         "hash": None,
@@ -186,8 +189,8 @@ def show_named(named: Named, id: str, origin: str) -> dict[str, Any]:
         "content_type": named.content_type,
         "file_path": named.name,
         "created_at": show_time(named.created),
-        "url": f"{origin}{MOUNT}/assets/{id}/content",
-        "url_expires_at": show_time(named.expires),
+        "url": url,
+        "url_expires_at": expires_at,
         "expires_at": show_time(named.expires),
         "job_id": named.job_id,
     }

@@ -146,7 +146,8 @@ class Assets:
         id, scope = request.match_info["id"], request.get(KEY_NAME, "")
         if comfyapi.is_named(id):
             named = self._outputs.read(id, scope)
-            return answer(request, comfyapi.show_named(named, id, origin(request, self._hall.public_url)))
+            address = self._outputs.address(named, id, origin(request, self._hall.public_url))
+            return answer(request, comfyapi.show_named(named, id, *address))
         return answer(request, self._show(request, await self._find(scope, id)))
 
     async def remove(self, request: web.Request) -> web.Response:

@@ -26,7 +26,7 @@ from converter.api.work import begin
 from converter.core import comfyapi
 from converter.core.comfyapi import MOUNT
 from converter.core.idempotency import read_key
-from converter.core.order import Order
+from converter.core.order import Order, Selection
 from converter.core.workflow import check
 from converter.errors import Fault, IdempotencyMismatch, InvalidInput, InvalidRequest, InvalidWorkflow, NotFound
 from converter.ledger import KEYS, Ledger
@@ -100,7 +100,7 @@ class ComfyApi:
             if key is not None and not begun:
                 await asyncio.shield(self._ledger.release(scope, key))
         case = await self._cases.find(scope, run.id)
-        return answer(request, case.show(origin(request, self._hall.public_url)), status=201)
+        return answer(request, self._cases.show(case, origin(request, self._hall.public_url)), status=201)
 
     async def _begin(self, request: web.Request, scope: str) -> tuple[Run, Mapping[str, Any], Mapping[str, str]]:
         """Read a request and begin its job; the workflow as it came, and the caller's labels."""
@@ -119,6 +119,7 @@ class ComfyApi:
                 comfyapi.replace_references(body.workflow),
                 min(LONG_TIMEOUT, hall.max_timeout),
                 extra_data={} if body.extra_data is None else body.extra_data.model_dump(),
+                selection=Selection(delivery="url"),  # of their bytes none stay here
                 parts=staged,
             )
             run = begin(request, hall.jobs, order, ticket, alone=True)
@@ -138,9 +139,7 @@ class ComfyApi:
     async def show(self, request: web.Request) -> web.Response:
         """`GET /jobs/ID`."""
         case = await self._find(request)
-        if case.run is not None and case.record.ended:
-            case.run.told.set()
-        return answer(request, case.show(origin(request, self._hall.public_url)))
+        return answer(request, self._cases.show(case, origin(request, self._hall.public_url)))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """`POST /jobs/ID/cancel`: idempotent."""

@@ -15,7 +15,7 @@ from aiohttp import web
 from converter.api.answers import REQUEST_ID, write
 from converter.api.comfyapi.cases import Case, Cases
 from converter.core import sse
-from converter.core.comfyapi import call_state, show_output, show_progress
+from converter.core.comfyapi import call_state, show_progress
 from converter.core.journal import Entry
 from converter.media.pictures import convert
 from converter.runner import Run
@@ -54,9 +54,10 @@ class Stream:
         if case.run is not None and not case.record.ended:
             await self._follow(case.run)
             case = await self._cases.find(case.record.scope, case.record.id)
-        for output in case.record.outputs:
-            await self._write("output", show_output(output, case.record, self._origin))
-        await self._write("status", {"status": case.record.status, "queue_position": None})
+        shown = self._cases.show(case, self._origin)
+        for output in shown["outputs"]:
+            await self._write("output", output)
+        await self._write("status", {"status": shown["status"], "queue_position": None})
         await self._response.write_eof()
         return self._response
 

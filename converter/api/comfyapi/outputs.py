@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
+from urllib.parse import urljoin
 
-from converter.core.comfyapi import Named, Record
+from converter.core.comfyapi import MOUNT, Named, Record, show_output, show_time
 from converter.core.seals import seal, unseal
 from converter.errors import Expired, Fault, NotFound
 from converter.jobs import Jobs
@@ -55,7 +56,7 @@ class Outputs:
         for index, item in enumerate(items):
             output = item.output
             what = (index, output.name, output.content_type, item.size)
-            named = Named(record.id, record.scope, *what, record.created, record.expires, output.file)
+            named = Named(record.id, record.scope, *what, record.created, record.expires, output.kind, output.file)
             document = {
                 "node_id": output.node_id,
                 "name": output.name,
@@ -67,13 +68,31 @@ class Outputs:
             described.append(document if output.text is None else document | {"text": output.text})
         return described
 
+    def show(self, record: Record, origin: str) -> list[dict[str, Any]]:
+        """The outputs of a job as the API has them; `origin` begins addresses."""
+        shown = []
+        for output in record.outputs:
+            address = self.address(self._read(output["id"]), output["id"], origin)
+            shown.append(show_output(output, record.id, *address))
+        return shown
+
+    def address(self, named: Named | None, id: str, origin: str) -> tuple[str, str | None]:
+        """Where an output is had, and until when: by a link that needs no key, where it is in a file."""
+        link = None if named is None else self._jobs.link(named.output)
+        if named is None or link is None:
+            return f"{origin}{MOUNT}/assets/{id}/content", show_time(None if named is None else named.expires)
+        return urljoin(origin, link["url"]), link["expires_at"]
+
     def read(self, reference: str, scope: str) -> Named:
         """What a reference names; raises NotFound."""
-        said = unseal(self._secret, reference.partition("-")[2])
-        named = None if said is None else Named.decode(said)
+        named = self._read(reference)
         if named is None or named.scope != scope or named.expires <= time.time():
             raise NotFound("there is no such asset here")
         return named
+
+    def _read(self, reference: str) -> Named | None:
+        said = unseal(self._secret, reference.partition("-")[2])
+        return None if said is None else Named.decode(said)
 
     async def open(self, named: Named, stack: AsyncExitStack) -> Source:
         """The content of an output; raises NotFound where it is gone, and EngineFailed."""

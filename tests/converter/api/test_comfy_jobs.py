@@ -258,6 +258,7 @@ async def test_jobs_and_outputs_of_another_key_are_not_there(engine: FakeEngine)
         async with comfy(caller.url, "first-secret-of-all") as client:
             job = await client.run(client.workflows.from_json(picture(1)))
             assert color_of(await job.outputs[0].to_bytes()) == 1
+            assert color_of((await caller.get(str(job.outputs[0]._model.url).removeprefix(caller.url))).body) == 1
         async with comfy(caller.url, "second-secret-of-all") as stranger:
             assert [each async for each in stranger.list_jobs()] == []
             with pytest.raises(NotFound):
@@ -277,7 +278,21 @@ async def test_a_replica_that_is_not_ready_says_when_to_come_back() -> None:
         assert int(reply.headers["Retry-After"]) >= 1
 
 
-async def test_an_output_is_had_from_the_engine_once_its_job_is_forgotten(engine: FakeEngine) -> None:
+async def test_what_the_websocket_brought_is_an_output_as_long_as_its_job_is_known(caller: Caller) -> None:
+    async with comfy(caller.url) as client:
+        job = await client.run(client.workflows.from_json(picture(0x123456, save="SaveImageWebsocket")))
+        assert color_of(await job.outputs[0].to_bytes()) == 0x123456
+        assert str(job.outputs[0]._model.url) == f"{caller.url}/api/v2/assets/{job.outputs[0].id}/content"
+
+
+async def test_who_was_told_how_a_job_ended_is_not_waited_for(caller: Caller) -> None:
+    async with comfy(caller.url) as client:
+        await client.run(client.workflows.from_json(picture(1)))
+        async with asyncio.timeout(10):
+            await caller.replica.jobs.fetched()
+
+
+async def test_an_output_is_had_from_the_engine_and_nothing_of_it_is_held(engine: FakeEngine) -> None:
     async with converter(engine.url, keep_bytes=0) as caller, comfy(caller.url) as client:
         job = await client.run(client.workflows.from_json(picture(0xABCDEF)))
         await caller.until(lambda: not caller.tickets)

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from converter.core import comfyapi
 from converter.core.comfyapi import Named, Record
-from converter.core.outputs import FileRef
+from converter.core.outputs import FileRef, Kind
 from converter.errors import Canceled, ExecutionFailed, Expired, InvalidWorkflow, NotFound, OutOfMemory, QueueFull
 
 RECORD = Record("tag-1", "", 1_700_000_000.0, 1_700_000_600.5)
 TEXTS = st.text(max_size=20)
 FILES = st.builds(FileRef, TEXTS, TEXTS, st.sampled_from(["output", "temp", "input"]))
+INTEGERS = st.integers(0, 2**40)
+KINDS: st.SearchStrategy[Kind] = st.sampled_from(["image", "text"])
 MOMENTS = st.floats(0, 2**33, allow_nan=False)
 
 
@@ -22,11 +24,7 @@ def reference(id: str) -> dict[str, Any]:
     return {"__type": "core/ASSET", "info": {"id": id, "hash": "blake3:1", "file_path": "a.png"}}
 
 
-@given(
-    st.builds(
-        Named, TEXTS, TEXTS, st.integers(0, 99), TEXTS, TEXTS, st.integers(0), MOMENTS, MOMENTS, st.none() | FILES
-    )
-)
+@given(st.builds(Named, TEXTS, TEXTS, INTEGERS, TEXTS, TEXTS, INTEGERS, MOMENTS, MOMENTS, KINDS, st.none() | FILES))
 def test_what_an_id_says_is_what_it_was_made_of(named: Named) -> None:
     assert Named.decode(named.encode()) == named
 
@@ -65,9 +63,9 @@ def test_progress_says_in_words_where_it_is(class_type: str | None, step: int | 
 
 
 def test_only_queued_jobs_have_a_position() -> None:
-    assert comfyapi.show_job(RECORD, "http://a", 3)["queue_position"] == 3
+    assert comfyapi.show_job(RECORD, (), 3)["queue_position"] == 3
     running = Record("tag-1", "", 0.0, 1.0, status="running")
-    assert comfyapi.show_job(running, "http://a", 3)["queue_position"] is None
+    assert comfyapi.show_job(running, (), 3)["queue_position"] is None
 
 
 @pytest.mark.parametrize(
