@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.5
 """Seconds between two reads of the engine's queue, at most a quarter of the staleness."""
 
+AWAY = 0.1
+"""The same while connections are refused, which costs the engine nothing."""
+
 WARMUP_RETRY = 5.0
 """Seconds between two warm-ups when the first fails."""
 
@@ -140,7 +143,7 @@ class Watch:
             warming: asyncio.Task[None] | None = None
             while True:
                 self._nudge.clear()
-                await self._read(link)
+                reached = await self._read(link)
                 cold = self.instance is not None and not self._is_warm and link.client_id is not None
                 if cold and (warming is None or warming.done()):
                     warming = group.create_task(self._warm(link, warm_up, child))
@@ -148,7 +151,7 @@ class Watch:
                     reason, self._stall = self._stall, None
                     await child.restart(reason, generation=self._generation)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval):
+                    async with asyncio.timeout(self._interval if reached else AWAY):
                         await self._nudge.wait()
 
     def child_event(self, event: Event, link: EngineLink) -> None:
@@ -168,8 +171,9 @@ class Watch:
                 self.on_loss()
         self._nudge.set()
 
-    async def _read(self, link: EngineLink) -> None:
-        """Read the queue once, and find out whether the engine is the one that it was, where that is in doubt.
+    async def _read(self, link: EngineLink) -> bool:
+        """Read the queue once, and find out whether the engine is the one that it was, where that is in doubt. False
+        where nobody takes connections.
 
         Of a warm one it always is without a websocket: nothing else tells of a restart for sure, since what is sent to
         an engine that is away may be refused, reset or held.
@@ -183,6 +187,7 @@ class Watch:
                 self._doubt = self._is_warm and listener != link.client_id
         except Unreachable:
             self._unreached()
+            return False
         except LinkError as error:
             log.debug("the engine's queue was not read: %s", error)
             self._gate.observe(readiness.Tick(link.explain_silence(link.prompts)))
@@ -190,6 +195,7 @@ class Watch:
             self._share(view, link)
             if link.client_id is None:
                 link.renew_socket()  # its attempts have grown rare while the engine was away
+        return True
 
     async def _identify(self, link: EngineLink, view: QueueView) -> None:
         if self.instance is not None and not await self._recognizes(link, view):
