@@ -195,7 +195,8 @@ _NEGOTIATION = (
     "`Accept` decides on the answer: JSON with the bytes inside (the default), the bytes of the one output, or of "
     "several as multipart/mixed or ZIP, or events while the job goes on. Who leaves early cancels the job, unless "
     "`Prefer` has let it go. A body of multipart/form-data has the JSON as its first part, `request`; "
-    '`{"part": NAME}` in place of an input\'s value refers to another part. Bodies may be compressed (gzip, deflate).'
+    '`{"part": NAME}` in place of an input\'s value refers to another part. Inputs that load media also take '
+    "base64, data: URIs, and URLs (http, https, s3, gs, az). Bodies may be compressed (gzip, deflate)."
 )
 
 _MEDIA = {
