@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from converter.api.bodies import Bounds
+from converter.api.comfyui import open_passthrough
 from converter.api.dialects import Hall, open_dialects
 from converter.api.native import Native
 from converter.api.notices import Notices
@@ -45,7 +46,7 @@ from converter.media.vetted import Dialer
 from converter.postbox import Postbox, Terms
 from converter.renewal import renew
 from converter.settings import Settings, declarations
-from converter.stores import EngineModels
+from converter.stores import EngineModels, describe_engine
 from converter.telemetry import Metrics
 from converter.template_files import SHIPPED
 from converter.templates import Templates
@@ -186,12 +187,16 @@ async def run_replica(
             settings.public_url or "",
             Notices(postbox, gate, jobs),
             EngineModels(client),
+            partial(describe_engine, client),
             keep_jobs=settings.keep_jobs,
             state_dir=settings.state_dir,
             keep_assets=settings.keep_assets,
             asset_bytes=settings.asset_bytes,
         )
-        dialects = await stack.enter_async_context(open_dialects(settings.dialects, hall))
+        dialects = [*await stack.enter_async_context(open_dialects(settings.dialects, hall))]
+        if settings.comfy_passthrough:
+            root = "comfyui-api" not in settings.dialects
+            dialects.append(await stack.enter_async_context(open_passthrough(hall, root=root)))
         probes = Probes(gate, metrics, lambda: {"url": url, "instance": watch.instance})
         native = [*Native(hall).routes(), *Outputs(jobs).routes()]
         doors = Doors(native, dialects, probes.routes(), hall.offers)

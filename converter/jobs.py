@@ -102,6 +102,11 @@ class Jobs:
         """A fresh id; it begins with this replica's tag, so that a load balancer can route it back."""
         return f"{self._tag}-{uuid.uuid4().hex[:20]}"
 
+    @property
+    def upload_inputs(self) -> Collection[tuple[str, str]]:
+        """Class and name of inputs that take uploads, as the engine declares them."""
+        return self._means.inputs.engine.uploads
+
     def foresee(self, order: Order) -> tuple[str, ...] | None:
         """The output nodes that will answer, None where the workflow does not show it; raises InvalidWorkflow."""
         check(order.workflow)

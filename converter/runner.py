@@ -117,6 +117,11 @@ class Run:
         return STATES.get(self._state.phase, self._state.phase.value)
 
     @property
+    def submitted(self) -> bool:
+        """Whether the engine has taken the prompt, as far as is known."""
+        return self._state.phase not in (Phase.STAGING, Phase.WAITING, Phase.SUBMITTING)
+
+    @property
     def items(self) -> Sequence[Item]:
         """The outputs, once they are collected."""
         return self._errands.items

@@ -93,6 +93,10 @@ class Settings(BaseModel):
         shown=", ".join(DIALECTS) or "none",
     )
 
+    comfy_passthrough: Switch = setting(
+        False, "Whether ComfyUI's own API is served under /comfy/, and without that prefix unless comfyui-api is spoken"
+    )
+
     engine_url: Address = setting(
         None, "Engine that runs already, to attach to; excludes engine_command", shown="embedded engine"
     )

@@ -58,6 +58,14 @@ class EngineModels:
             raise EngineFailed("the engine does not tell its models") from error
 
 
+async def describe_engine(client: EngineClient, path: str) -> tuple[int, bytes]:
+    """Status and JSON of what the engine tells of itself under a path; raises EngineFailed."""
+    try:
+        return await client.describe(path)
+    except LinkError as error:
+        raise EngineFailed("the engine does not tell of itself") from error
+
+
 class EngineFiles:
     """Outputs read through `/view`."""
 

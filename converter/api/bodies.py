@@ -64,6 +64,13 @@ async def read_document(request: web.Request, bounds: Bounds) -> tuple[object, M
         return _parse(await _read(request.content.iter_any(), bounds.size)), {}
 
 
+async def read_json(request: web.Request, bounds: Bounds, *, empty: object = None) -> object:
+    """The JSON document of a request of whatever type, as ComfyUI takes it; `empty` is what no body stands for."""
+    async with _arriving(request, bounds, None):
+        body = await _read(request.content.iter_any(), bounds.size)
+        return _parse(body) if body.strip() or empty is None else empty
+
+
 async def read_form(
     request: web.Request, bounds: Bounds, files: Collection[str], hear: Callable[[bytes], object] = len
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[tuple[str, Part]]]:
@@ -79,8 +86,10 @@ async def read_form(
 
 
 @asynccontextmanager
-async def _arriving(request: web.Request, bounds: Bounds) -> AsyncIterator[None]:
-    _check_headers(request, bounds)
+async def _arriving(
+    request: web.Request, bounds: Bounds, types: Collection[str] | None = MEDIA_TYPES
+) -> AsyncIterator[None]:
+    _check_headers(request, bounds, types)
     try:
         async with asyncio.timeout(bounds.seconds):
             await _invite(request)
@@ -101,11 +110,11 @@ def _reading_parts() -> Iterator[None]:
         raise Internal("the service has no room on its disk for the parts of the request") from error
 
 
-def _check_headers(request: web.Request, bounds: Bounds) -> None:
+def _check_headers(request: web.Request, bounds: Bounds, types: Collection[str] | None) -> None:
     """Refuse what the headers alone show to be in vain."""
     if request.content_length is not None and request.content_length > bounds.size:
         raise TooLarge(f"the body is larger than {bounds.size} bytes")
-    if request.content_type not in MEDIA_TYPES and "Content-Type" in request.headers:
+    if types is not None and request.content_type not in types and "Content-Type" in request.headers:
         given = clip(request.content_type, 100)
         raise UnsupportedMediaType(f"the body must be application/json or multipart/form-data, not {given}")
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ENCODINGS:
@@ -140,7 +149,8 @@ async def _keep(part: BodyPartReader, pieces: AsyncIterator[bytes], spool: Spool
     async for piece in pieces:
         _check(spool.size + len(piece), size)
         await spool.write(piece)
-    return Part(part.headers.get("Content-Type", "application/octet-stream"), await spool.end())
+    content_type = part.headers.get("Content-Type", "application/octet-stream")
+    return Part(content_type, await spool.end(), part.filename or "")
 
 
 def _check(length: int, size: int) -> None:

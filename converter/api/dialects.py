@@ -27,7 +27,8 @@ from converter.jobs import Jobs
 class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
     `public_url` makes links absolute, and is empty where they are relative; `notices` tells receivers of jobs' ends;
-    `models` gives the names of the engine's models, by kind, or raises EngineFailed; `keep_jobs`: how long jobs that
+    `models` gives the names of the engine's models, by kind, or raises EngineFailed, as `describe` does, which gives
+    status and JSON of what the engine tells of itself under a path; `keep_jobs`: how long jobs that
     have ended are known; `state_dir`: the folder for what a restart keeps; `keep_assets`, `asset_bytes`: for how long,
     and in how many bytes, uploads are kept. `templates` are those of the moment, and `offers` gives them with what the
     engine has for them.
@@ -44,6 +45,7 @@ class Hall:
     public_url: str
     notices: Notices
     models: Callable[[], Awaitable[Mapping[str, Sequence[str]]]]
+    describe: Callable[[str], Awaitable[tuple[int, bytes]]]
     keep_jobs: float = 0.0
     state_dir: Path | None = None
     keep_assets: float = 0.0

@@ -29,10 +29,11 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a multipart request that an input refers to by `{"part": NAME}`."""
+    """A part of a multipart request that an input refers to by `{"part": NAME}`; `filename` is its sender's."""
 
     content_type: str
     content: Content = field(repr=False)
+    filename: str = ""
 
 
 @dataclass(frozen=True, slots=True)

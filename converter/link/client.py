@@ -223,6 +223,10 @@ class EngineClient:
         status, answer = await self._call("GET", url, None, None)
         return () if status == 404 else _read(answers.parse_models, _expect(status, url, answer))
 
+    async def describe(self, path: str) -> tuple[int, bytes]:
+        """`GET` of a path, which is quoted: status and body, whatever they are."""
+        return await self._call("GET", self._at(path), None, None)
+
     async def model_folders(self) -> tuple[str, ...]:
         """`GET /models`: the names of the folders that `models` has."""
         return _read(answers.parse_models, await self._ask("GET", self._at("/models"), None, None))

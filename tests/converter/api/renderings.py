@@ -39,7 +39,7 @@ def render_all(fault: Fault) -> Mapping[str, web.Response]:
     async def collect() -> dict[str, web.Response]:
         # Opening a dialect asks nothing of its hall, and rendering less.
         nothing: Any = None
-        hall = Hall(nothing, nothing, {}, dict, Bounds(1, 1.0), 1.0, 1.0, 1.0, "", nothing, nothing)
+        hall = Hall(nothing, nothing, {}, dict, Bounds(1, 1.0), 1.0, 1.0, 1.0, "", nothing, nothing, nothing)
         async with open_dialects(tuple(SPOKEN), hall) as dialects:
             own = dict(zip(SPOKEN, dialects, strict=True))
             return {"native": render(fault, "the-id")} | {
