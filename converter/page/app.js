@@ -4,7 +4,7 @@ import { Fault, HOME, call, events } from "./api.js";
 import { bodyOf, filesOf } from "./code.js";
 import { clearProblems, readInputs, seedNames, showProblems } from "./form.js";
 import { known } from "./key.js";
-import { watch } from "./light.js";
+import { look, watch } from "./light.js";
 import { showResult } from "./outputs.js";
 import { begin, end, follow, say, showFault } from "./stage.js";
 import { areUnsure, listTemplates, picked, showTemplate } from "./templates.js";
@@ -18,7 +18,7 @@ let running = null; // what cancels the run that goes on
 
 async function start() {
   if (running) return;
-  if (!picked()) return look();
+  if (!picked()) return list();
   running = new AbortController();
   run.setAttribute("aria-disabled", "true");
   clearProblems();
@@ -33,6 +33,7 @@ async function start() {
   } finally {
     running = null;
     run.removeAttribute("aria-disabled");
+    look();
   }
 }
 
@@ -97,6 +98,6 @@ cancel.addEventListener("click", () => {
 at("template").addEventListener("change", guarded(showTemplate));
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 
-const look = guarded(listTemplates);
-look();
-watch((changed) => (changed || areUnsure()) && look());
+const list = guarded(listTemplates);
+list();
+watch((changed) => (changed || areUnsure()) && list());

@@ -10,6 +10,7 @@ const [name, queue] = [light.querySelector("strong"), light.querySelector(".queu
 const NAMES = { READY: "Ready", BUSY: "Busy", STARTING: "Starting", FAILED: "Not working", DRAINING: "Shutting down" };
 
 let timer = 0;
+let gone = false; // the status is not to be had here
 let before = null; // state and engine, as they were
 let told = () => {};
 
@@ -23,9 +24,10 @@ export function watch(tell) {
   look();
 }
 
-async function look() {
+/** Ask now, and then again every while. */
+export async function look() {
   clearTimeout(timer);
-  if (document.hidden) return;
+  if (document.hidden || gone) return;
   try {
     const status = await (await call("status", { quiet: true })).json();
     show(status.state, NAMES[status.state] ?? status.state, describe(status));
@@ -34,8 +36,7 @@ async function look() {
     before = now;
   } catch (error) {
     if (error instanceof Fault && error.problem.status) {
-      light.hidden = true;
-      document.removeEventListener("visibilitychange", look);
+      gone = light.hidden = true;
       return;
     }
     show("GONE", "Not reached", "");

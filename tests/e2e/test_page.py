@@ -105,25 +105,34 @@ async def test_what_is_shown_as_curl_and_python_draws_the_same(visitor: Visitor,
         assert ImageChops.difference(Image.open(made), saved).getbbox() is None, script
 
 
-async def until_counted(service: Service, line: str) -> None:
-    """The service's metrics have this line."""
-    async with asyncio.timeout(PATIENCE), open_session() as session:
+async def count_canceled(service: Service) -> float:
+    """Jobs that were canceled so far."""
+    async with open_session() as session, session.get(f"{service.url}/metrics") as response:
+        found = re.search(r'^converter_jobs_total{outcome="canceled"} (.*)$', await response.text(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+async def until_canceled(service: Service, count: float) -> None:
+    """So many jobs were."""
+    async with asyncio.timeout(PATIENCE):
         while True:
-            async with session.get(f"{service.url}/metrics") as response:
-                if line in await response.text():
-                    return
+            if await count_canceled(service) == count:
+                return
             await asyncio.sleep(POLL)
 
 
-async def test_a_run_is_canceled(visitor: Visitor, service: Service) -> None:
+async def test_a_run_is_canceled_by_its_button_and_by_closing_the_tab(visitor: Visitor, service: Service) -> None:
+    before = await count_canceled(service)
     await visitor.draw(RED, steps=200)
     await expect(visitor.doing).to_contain_text("KSampler, step")
     await visitor.button("Cancel").click()
     await expect(visitor.page.get_by_role("alert")).to_contain_text("Canceled")
     await expect(visitor.button("Run")).to_be_focused()
-    await until_counted(service, 'converter_jobs_total{outcome="canceled"} 1.0')
-    await visitor.draw(RED)
-    assert await visitor.size() == (128, 128)
+    await until_canceled(service, before + 1)
+    await visitor.draw(RED, steps=200)
+    await expect(visitor.doing).to_contain_text("KSampler, step")
+    await visitor.page.close()
+    await until_canceled(service, before + 2)
 
 
 async def test_what_is_wrong_is_said_beside_its_field(visitor: Visitor) -> None:
@@ -410,6 +419,29 @@ async def test_a_key_is_asked_for_and_kept_for_this_tab_alone(browser: Browser) 
         await visitor.button("Forget key").click()
         assert await visitor.page.evaluate("sessionStorage.length") == 0
         assert not visitor.complaints
+
+
+async def test_where_the_status_is_not_to_be_had_there_is_no_light(browser: Browser) -> None:
+    async with (
+        FakeEngine() as engine,
+        converter(engine.url, probes_port=0) as caller,
+        visit(browser, caller.url) as visitor,
+    ):
+        async with visitor.page.expect_response("**/status") as answer:
+            await visitor.open()
+        assert (await answer.value).status == 404
+        await expect(visitor.page.locator("#light")).to_be_hidden()
+
+
+async def test_under_a_foreign_name_the_page_says_why_it_can_run_nothing(browser: Browser, page_of_a_fake: str) -> None:
+    url = page_of_a_fake.replace("127.0.0.1", "page.localhost")  # which browsers take to be the loopback
+    async with visit(browser, url) as visitor:
+        await visitor.open()
+        await visitor.field("Prompt").fill(RED)
+        await visitor.button("Run").click()
+        await expect(visitor.page.get_by_role("alert")).to_contain_text(
+            "the setting cors_origins names those that may."
+        )
 
 
 async def test_templates_are_looked_at_again_when_the_engine_is_there(browser: Browser) -> None:
