@@ -193,7 +193,8 @@ def step(state: Evidence, news: News, now: float) -> tuple[Evidence, bool]:
         case Accepted():
             if state.answered:
                 return state, False
-            state = state._replace(answered=True, accepted=True, seen_at=now, wake_at=now + SILENCE)
+            wake_at = now + (SILENCE if state.unbroken else state.retry)
+            state = state._replace(answered=True, accepted=True, seen_at=now, wake_at=wake_at)
             return _look(state, now) if state.gone else _settle_unheard(state, now)
         case Unanswered():
             return (state, False) if state.answered else _look(state._replace(answered=True), now)
@@ -262,7 +263,10 @@ def _compare(state: Evidence, view: QueueView, now: float) -> tuple[Evidence, bo
         return state, False
     running = state.prompt_id in view.running
     if running or state.prompt_id in view.pending:
-        return _see(state, view.asked_at, running=running), False
+        state = _see(state, view.asked_at, running=running)
+        if not state.unbroken and state.wake_at is not None:
+            state = state._replace(wake_at=min(state.wake_at, now + state.retry))
+        return state, False
     missed_at = now if state.missed_at is None else state.missed_at
     soon = now + HEARING
     wake_at = soon if state.wake_at is None else min(soon, state.wake_at)

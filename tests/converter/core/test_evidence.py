@@ -277,6 +277,19 @@ def test_a_lost_socket_costs_one_look_when_the_record_is_there() -> None:
     assert (prompt.verdict, prompt.looks, prompt.state.deaf) == (Finished({"1": UI}, ("1",)), 1, False)
 
 
+def test_what_no_socket_listens_for_is_looked_at_as_soon_as_it_is_accepted() -> None:
+    for prompt in (Prompt(Accepted(), unbroken=False), Prompt(SocketLost(), Accepted())):
+        assert prompt.state.wake_at == prompt.now + FIRST_RETRY
+
+
+def test_what_is_seen_to_run_and_no_socket_tells_of_is_looked_at_soon() -> None:
+    prompt = Prompt(Accepted(), SocketLost()).see(pending=True)
+    for _ in range(20):
+        prompt.wait(LAST_RETRY).see(pending=True)
+    assert prompt.view(pending=OURS).state.wake_at == pytest.approx(prompt.now + LAST_RETRY)
+    assert prompt.view(running=OURS).state.wake_at == pytest.approx(prompt.now + FIRST_RETRY)
+
+
 def test_without_a_socket_that_tells_an_end_is_noticed_late_by_no_more_than_the_prompt_has_run() -> None:
     prompt = Prompt(Accepted(), SocketLost()).see(pending=True)
     for _ in range(20):
