@@ -60,13 +60,13 @@ def _make_autoencoder(source: Source, vae: Any, config: Mapping[str, Any]) -> Au
 
 
 def _read_denoiser(source: Source, loras: Sequence[Strength]) -> Denoiser:
-    if find_transformer(source):
-        return read_flow_denoiser(source, loras)
+    if kind := find_transformer(source):
+        return read_flow_denoiser(source, kind, loras)
     if read_json(source, INDEX).get("requires_aesthetics_score"):
         raise ModelError(f"checkpoint {source.name!r}: refiners, which are told how pretty to draw, are not run")
     scheduler = read_json(source, "scheduler/scheduler_config.json")
-    if (kind := str(scheduler.get("_class_name"))).startswith(_OTHER_NOISE):
-        raise ModelError(f"checkpoint {source.name!r}: its scheduler is {kind}, whose kind of noise is not known here")
+    if (noise := str(scheduler.get("_class_name"))).startswith(_OTHER_NOISE):
+        raise ModelError(f"checkpoint {source.name!r}: its scheduler is {noise}, whose kind of noise is not known here")
     prediction = scheduler.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
         raise ModelError(f"checkpoint {source.name!r}: models that predict {prediction!r} are not run")

@@ -178,4 +178,4 @@ def explain(source: Source, what: str, error: Exception) -> ModelError:
     reason = str(error).strip().partition("\n")[0]
     for path in (source.folder, source.file):
         reason = reason.replace(str(path), source.name)
-    return ModelError(f"checkpoint {source.name!r}: its {what} cannot be read: {reason}")
+    return ModelError(f"checkpoint {source.name!r}: its {what or 'network'} cannot be read: {reason}")

@@ -20,9 +20,9 @@ from engine.shelves import Source
 from engine.t5 import T5Tower
 from engine.texts import JoinForSD3, TextEncoder, Tower, join_for_flux
 
-_SD3, _FLUX = "SD3Transformer2DModel", "FluxTransformer2DModel"
-_LISTED = {_SD3: 1000, _FLUX: 10_000}  # noise levels, of which some of ComfyUI's schedulers choose
-_LEAST_TOKENS = {_SD3: 77, _FLUX: 256}  # that ComfyUI 0.3.64 fills T5's texts up to
+SD3, FLUX = "SD3Transformer2DModel", "FluxTransformer2DModel"
+_LISTED = {SD3: 1000, FLUX: 10_000}  # noise levels, of which some of ComfyUI's schedulers choose
+_LEAST_TOKENS = {SD3: 77, FLUX: 256}  # that ComfyUI 0.3.64 fills T5's texts up to
 _UNKNOWN = ("invert_sigmas", "shift_terminal")  # options of schedulers that other families have
 
 
@@ -41,40 +41,55 @@ def find_transformer(source: Source) -> str | None:
     return kind
 
 
-def read_flow_denoiser(source: Source, loras: Sequence[tuple[Lora, float]]) -> Denoiser:
-    """The transformer of a checkpoint, with LoRAs merged into it. Raises ModelError."""
-    kind = find_transformer(source)
-    transformer = load_component(source, "transformer")
+def read_flow_denoiser(source: Source, kind: str, loras: Sequence[tuple[Lora, float]]) -> Denoiser:
+    """The transformer of a checkpoint, which is of class `kind`, with LoRAs merged into it. Raises ModelError."""
+    scale = read_scale(read_json(source, "vae/config.json"))
+    shift = _read_shift(source)
+    return make_denoiser(source, kind, load_component(source, "transformer"), shift, scale, loras)
+
+
+def make_denoiser(
+    source: Source, kind: str, transformer: Any, shift: float, scale: Scale, loras: Sequence[tuple[Lora, float]]
+) -> Denoiser:
+    """A transformer of class `kind` with its numbers, and LoRAs merged into it. Raises ModelError."""
     config = transformer.config
     if (config.out_channels or config.in_channels) != config.in_channels:
         raise ModelError(f"checkpoint {source.name!r}: its transformer is conditioned on pictures, which is not run")
     for lora, strength in loras:
         lora.merge("transformer", transformer, strength)
-    network: Network = Flux(transformer) if kind == _FLUX else StableDiffusion3(transformer)
-    schedule = FlowSchedule(_read_shift(source), _LISTED[str(kind)])
-    return Denoiser(network, schedule, "flow", read_scale(read_json(source, "vae/config.json")))
+    network: Network = Flux(transformer) if kind == FLUX else StableDiffusion3(transformer)
+    return Denoiser(network, FlowSchedule(shift, _LISTED[kind]), "flow", scale)
 
 
 def read_flow_text_encoder(source: Source, kind: str, loras: Sequence[tuple[Lora, float]]) -> TextEncoder:
     """The text encoders of a checkpoint whose transformer is of class `kind`. Raises ModelError."""
-    names = ("", "_2", "_3") if kind == _SD3 else ("", "_2")
-    towers: list[Tower | T5Tower] = []
-    for suffix in names:
-        if suffix == "_3" and "text_encoder_3" not in read_index(source):
-            break  # Stable Diffusion 3 without its largest encoder
-        model, tokenizer = (load_component(source, f"{part}{suffix}") for part in ("text_encoder", "tokenizer"))
+    suffixes = ["", "_2"]
+    if kind == SD3 and "text_encoder_3" in read_index(source):  # which may be left out
+        suffixes.append("_3")
+    parts = []
+    for suffix in suffixes:
+        tokenizer, model = (load_component(source, f"{part}{suffix}") for part in ("tokenizer", "text_encoder"))
         for lora, strength in loras:
             lora.merge(f"text_encoder{suffix}", model, strength)
-        towers.append(
-            T5Tower(tokenizer, model, _LEAST_TOKENS[kind])
-            if suffix == names[-1]
-            else Tower(tokenizer, model, "text_embeds" if kind == _SD3 else "pooler_output")
-        )
-    if kind == _FLUX:
-        return TextEncoder(tuple(towers), join=join_for_flux, names=("l", "t5xxl"))
+        parts.append((tokenizer, model))
     width = int(read_json(source, "transformer/config.json").get("joint_attention_dim", 4096))
+    return make_text_encoder(kind, parts, width)
+
+
+def make_text_encoder(kind: str, parts: Sequence[tuple[Any, Any]], width: int) -> TextEncoder:
+    """Tokenizers with models, CLIP's before T5's, as the encoder for a transformer of class `kind`.
+
+    `width` is that of the embeddings.
+    """
+    count = 2 if kind == SD3 else 1  # of CLIP's
+    towers: tuple[Tower | T5Tower, ...] = (
+        *(Tower(*part, "text_embeds" if kind == SD3 else "pooler_output") for part in parts[:count]),
+        *(T5Tower(*part, _LEAST_TOKENS[kind]) for part in parts[count:]),
+    )
+    if kind == FLUX:
+        return TextEncoder(towers, join=join_for_flux, names=("l", "t5xxl"))
     # As for XL, which is conditioned on the last layer but one as it is.
-    return TextEncoder(tuple(towers), layer=-2, normed=False, join=JoinForSD3(width), names=("l", "g", "t5xxl"))
+    return TextEncoder(towers, layer=-2, normed=False, join=JoinForSD3(width), names=("l", "g", "t5xxl"))
 
 
 def read_scale(config: Mapping[str, Any]) -> Scale:

@@ -12,6 +12,7 @@ import logging
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -20,10 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from engine.device import Device, DeviceEnded, Place, Release
 from engine.errors import ModelError
 from engine.memory import OutOfMemoryError
-from engine.shelves import SHIPPED, find_autoencoder, find_checkpoint, find_lora
+from engine.shelves import (
+    SHIPPED,
+    find_autoencoder,
+    find_checkpoint,
+    find_diffusion_model,
+    find_lora,
+    find_text_encoder,
+)
 
 if TYPE_CHECKING:
-    from engine.checkpoints import Part
+    from engine.checkpoints import Part, Strength
     from engine.pipelines import Autoencoder, Denoiser
     from engine.previews import Projection
     from engine.texts import TextEncoder
@@ -48,8 +56,8 @@ class Handle:
     """A part of a checkpoint, by name: what nodes pass to each other as MODEL, CLIP and VAE.
 
     `loras` are names with strengths, in the order in which they are merged; `layer` is where a CLIP stops, and `shift`
-    how a MODEL's noise is shifted, None where it is as its kind has it. With `alone`, the name is that of an
-    autoencoder that is no part of a checkpoint.
+    how a MODEL's noise is shifted, None where it is as its kind has it. With `alone`, the name is that of a part that
+    is in no checkpoint; a CLIP that is put together has the names of its `encoders`, and its kind for a name.
     """
 
     checkpoint: str
@@ -58,6 +66,7 @@ class Handle:
     layer: int | None = None
     shift: float | None = None
     alone: bool = False
+    encoders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +135,18 @@ class Models:
         self._obtain(handle)
         return handle
 
+    def load_diffusion_model(self, name: str) -> Handle:
+        """MODEL of a transformer that is no part of a checkpoint, read. Raises ModelError, OutOfMemoryError."""
+        handle = Handle(name, "model", alone=True)
+        self._obtain(handle)
+        return handle
+
+    def load_text_encoders(self, kind: str, names: Sequence[str]) -> Handle:
+        """CLIP of a kind, put together of encoders in any order, read. Raises ModelError, OutOfMemoryError."""
+        handle = Handle(kind, "clip", alone=True, encoders=tuple(names))
+        self._obtain(handle)
+        return handle
+
     def add_lora(self, handle: Handle, name: str, strength: float) -> Handle:
         """MODEL or CLIP with a LoRA, which is read when the part is first needed. Raises ModelError if it is not there.
 
@@ -152,8 +173,10 @@ class Models:
         autoencoder: Autoencoder = self._obtain(handle)
         return autoencoder
 
-    def projection(self, handle: Handle) -> "Projection":
-        """How to preview latents of the checkpoint that `handle` belongs to."""
+    def projection(self, handle: Handle) -> "Projection | None":
+        """How to preview latents of the checkpoint that `handle` belongs to; None where it belongs to none."""
+        if handle.alone:
+            return None
         projection: Projection = self._obtain(Handle(handle.checkpoint, "projection"))
         return projection
 
@@ -199,18 +222,29 @@ class Models:
                 total -= evicted.size
 
     def _read(self, handle: Handle) -> _Held:
-        from engine.checkpoints import read_autoencoder, read_part
+        from engine.checkpoints import read_part
         from engine.loras import read_lora
         from engine.previews import ProjectionFit
 
         if handle.part == "projection":
             autoencoder = self.autoencoder(Handle(handle.checkpoint, "vae"))
             return _Held(self._device.submit(ProjectionFit(autoencoder)).result(), 0)
-        if handle.alone:
-            return self._place(read_autoencoder(find_autoencoder(self._folder, handle.checkpoint)))
-        source = find_checkpoint(self._folder, handle.checkpoint)
         loras = [(read_lora(find_lora(self._folder, name), name), strength) for name, strength in handle.loras]
-        return self._place(read_part(source, handle.part, loras))
+        if handle.alone:
+            return self._place(self._read_alone(handle, loras))
+        return self._place(read_part(find_checkpoint(self._folder, handle.checkpoint), handle.part, loras))
+
+    def _read_alone(self, handle: Handle, loras: "Sequence[Strength]") -> "Part":
+        from engine.checkpoints import read_autoencoder
+        from engine.loose import read_diffusion_model, read_text_encoders
+
+        match handle.part:
+            case "model":
+                return read_diffusion_model(find_diffusion_model(self._folder, handle.checkpoint), loras)
+            case "clip":
+                sources = [find_text_encoder(self._folder, name) for name in handle.encoders]
+                return read_text_encoders(sources, handle.checkpoint, loras)
+        return read_autoencoder(find_autoencoder(self._folder, handle.checkpoint))
 
     def _place(self, part: "Part") -> _Held:
         from engine.checkpoints import Placement

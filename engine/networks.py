@@ -42,7 +42,7 @@ class Network(Protocol):
         ...
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
-        """The predictions for latents [rows, channels, height, width] at times [rows]."""
+        """The predictions for latents [rows, channels, height, width] at times [rows]. Raises ValueError."""
         ...
 
 
@@ -104,6 +104,8 @@ class StableDiffusion3:
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         embeddings, summaries = rows
         height, width = latents.shape[2:]
+        if max(height, width) > (most := _PATCH * int(self.module.config.pos_embed_max_size)):
+            raise ValueError(f"pictures of this model have at most {most * FACTOR} pixels a side")
         output: Tensor = self.module(
             _send(place, _pad(latents)),
             encoder_hidden_states=_send(place, embeddings),

@@ -42,6 +42,20 @@ def list_autoencoders(folder: Path) -> list[str]:
     return sorted([config.parent.name for config in folder.glob("*/config.json")] + _list_files(folder))
 
 
+def list_diffusion_models(folder: Path) -> list[str]:
+    """The transformers in `folder`: subfolders that hold one in diffusers' format."""
+    return _list_networks(folder)
+
+
+def list_text_encoders(folder: Path) -> list[str]:
+    """The text encoders in `folder`: subfolders that hold one with its tokenizer, as transformers saves them."""
+    return _list_networks(folder)
+
+
+def _list_networks(folder: Path) -> list[str]:
+    return sorted(config.parent.name for config in folder.glob("*/config.json"))
+
+
 def list_loras(folder: Path) -> list[str]:
     """The LoRAs in `folder`: safetensors files."""
     return _list_files(folder)
@@ -57,6 +71,16 @@ def find_checkpoint(models: Path, name: str) -> Source:
 def find_autoencoder(models: Path, name: str) -> Source:
     """The autoencoder `name` among `models`. Raises ModelError when there is none, or none that can be read."""
     return _find(models, "vae", "autoencoder", name, list_autoencoders)
+
+
+def find_diffusion_model(models: Path, name: str) -> Source:
+    """The transformer `name` among `models`. Raises ModelError when there is none."""
+    return _find(models, "diffusion_models", "diffusion model", name, list_diffusion_models)
+
+
+def find_text_encoder(models: Path, name: str) -> Source:
+    """The text encoder `name` among `models`. Raises ModelError when there is none."""
+    return _find(models, "text_encoders", "text encoder", name, list_text_encoders)
 
 
 def find_lora(models: Path, name: str) -> Path:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from engine.nodes import (
     animations,
     conditioning,
+    custom_sampling,
     filters,
     flow,
     images,
@@ -39,6 +40,7 @@ def list_nodes(*, tests: bool = False) -> Mapping[str, Node]:
         latent_files.NODES,
         inpainting.NODES,
         sampling.NODES,
+        custom_sampling.NODES,
         flow.NODES,
         images.NODES,
         filters.NODES,

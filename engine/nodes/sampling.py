@@ -47,7 +47,7 @@ def draw(
 
     sigmas = _space(context, model, sampler_name, scheduler, steps, denoise)
     guidance = Guidance(positive, negative, cfg)
-    return (_sample(context, model, sampler_name, sigmas, guidance, latent_image, seed),)
+    return (draw_along(context, model, sampler_name, sigmas, guidance, latent_image, seed),)
 
 
 def draw_part(
@@ -73,7 +73,9 @@ def draw_part(
     sigmas = cut_sigmas(whole, start_at_step, end_at_step, finish=return_with_leftover_noise != "enable")
     guidance = Guidance(positive, negative, cfg)
     adds_noise = add_noise != "disable"
-    return (_sample(context, model, sampler_name, sigmas, guidance, latent_image, noise_seed, adds_noise=adds_noise),)
+    return (
+        draw_along(context, model, sampler_name, sigmas, guidance, latent_image, noise_seed, adds_noise=adds_noise),
+    )
 
 
 def _space(context: Context, model: Handle, sampler: str, scheduler: str, steps: int, denoise: float = 1.0) -> Levels:
@@ -82,7 +84,7 @@ def _space(context: Context, model: Handle, sampler: str, scheduler: str, steps:
     return space_sigmas(denoiser.schedule, scheduler, steps, denoise, skip_last=skip_last)
 
 
-def _sample(
+def draw_along(
     context: Context,
     model: Handle,
     sampler: str,
@@ -93,6 +95,7 @@ def _sample(
     *,
     adds_noise: bool = True,
 ) -> Latent:
+    """The latent at the end of these noise levels. Raises what `draw` raises."""
     from engine.noise import seed_items
     from engine.sampling import Sampling
 
@@ -155,7 +158,7 @@ def _offer(steps: "Queue[Step]", step: Step) -> None:
                 steps.get_nowait()
 
 
-_SEED = Input(
+SEED = Input(
     "INT",
     {
         "default": 0,
@@ -165,21 +168,35 @@ _SEED = Input(
         "tooltip": "Where the noise comes from: the same seed gives the same picture.",
     },
 )
+STEPS = Input("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "How many steps to take."})
+CFG = Input(
+    "FLOAT",
+    {
+        "default": 8.0,
+        "min": 0.0,
+        "max": 100.0,
+        "step": 0.1,
+        "round": 0.01,
+        "tooltip": "How closely to follow the prompt.",
+    },
+)
+SAMPLER = Input(choices=tuple(SAMPLERS), options={"tooltip": "How to get from a step to the next."})
+SCHEDULER = Input(choices=tuple(SCHEDULERS), options={"tooltip": "How much noise each step removes."})
+DENOISE = Input(
+    "FLOAT",
+    {
+        "default": 1.0,
+        "min": 0.0,
+        "max": 1.0,
+        "step": 0.01,
+        "tooltip": "How much noise to start with: below 1, the picture keeps what the latent shows.",
+    },
+)
 _RUN = {
-    "steps": Input("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "How many steps to take."}),
-    "cfg": Input(
-        "FLOAT",
-        {
-            "default": 8.0,
-            "min": 0.0,
-            "max": 100.0,
-            "step": 0.1,
-            "round": 0.01,
-            "tooltip": "How closely to follow the prompt.",
-        },
-    ),
-    "sampler_name": Input(choices=tuple(SAMPLERS), options={"tooltip": "How to get from a step to the next."}),
-    "scheduler": Input(choices=tuple(SCHEDULERS), options={"tooltip": "How much noise each step removes."}),
+    "steps": STEPS,
+    "cfg": CFG,
+    "sampler_name": SAMPLER,
+    "scheduler": SCHEDULER,
     "positive": Input("CONDITIONING", {"tooltip": "What to draw."}),
     "negative": Input("CONDITIONING", {"tooltip": "What to avoid."}),
     "latent_image": Input("LATENT", {"tooltip": "What to start from."}),
@@ -193,18 +210,9 @@ NODES = (
         category="sampling",
         required={
             "model": _MODEL,
-            "seed": _SEED,
+            "seed": SEED,
             **_RUN,
-            "denoise": Input(
-                "FLOAT",
-                {
-                    "default": 1.0,
-                    "min": 0.0,
-                    "max": 1.0,
-                    "step": 0.01,
-                    "tooltip": "How much noise to start with: below 1, the picture keeps what the latent shows.",
-                },
-            ),
+            "denoise": DENOISE,
         },
         outputs=(Output("LATENT", tooltip="The denoised latents."),),
         display_name="KSampler",
@@ -217,7 +225,7 @@ NODES = (
         required={
             "model": _MODEL,
             "add_noise": Input(choices=("enable", "disable")),
-            "noise_seed": _SEED,
+            "noise_seed": SEED,
             **_RUN,
             "start_at_step": Input("INT", {"default": 0, "min": 0, "max": 10000}),
             "end_at_step": Input("INT", {"default": 10000, "min": 0, "max": 10000}),

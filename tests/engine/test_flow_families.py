@@ -177,6 +177,13 @@ def test_pictures_whose_sides_are_no_whole_patches_are_drawn(device: Device, flo
     assert bool(drawn.isfinite().all())
 
 
+def test_pictures_larger_than_a_model_knows_places_for_are_refused(device: Device, flow_models: Models) -> None:
+    guidance = make_guidance(device, flow_models, "sd3", 1.0)
+    assert draw(device, flow_models, "sd3", guidance, side=32).shape[2] == 32
+    with pytest.raises(ValueError, match="pictures of this model have at most 256 pixels a side"):
+        draw(device, flow_models, "sd3", guidance, side=33)
+
+
 @pytest.mark.parametrize(("name", "scale"), [("sd3", SD3_SCALE), ("flux", FLUX_SCALE)])
 def test_latents_that_are_not_centred_are_decoded(
     device: Device, flow_models: Models, name: str, scale: tuple[float, float], request: pytest.FixtureRequest
