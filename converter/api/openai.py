@@ -62,7 +62,7 @@ class Drawing(BaseModel):
     size: Annotated[str, AfterValidator(_check_size)] = "auto"
     quality: Literal["auto", "low", "medium", "high", "standard", "hd"] = "auto"
     background: Literal["auto", "opaque"] = "auto"
-    response_format: Literal["b64_json"] = "b64_json"
+    response_format: Literal["b64_json", "url"] = "b64_json"
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: Annotated[int, Field(ge=0, le=100), WHOLE] | None = None
     stream: bool = False
@@ -88,6 +88,8 @@ class Drawing(BaseModel):
     def _check_stream(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("n", 1) > 1:
             raise ValueError("is for one picture, so n has to be 1 then")
+        if value and info.data.get("response_format") == "url":
+            raise ValueError("has no links in it, so response_format has to be b64_json then")
         return value
 
     @field_validator("partial_images")
@@ -222,10 +224,12 @@ class OpenAI:
             try:
                 for each in tickets:
                     order, used = self._order(task, inputs)
-                    runs.append((work.begin(request, self._hall.jobs, order, each, alone=False), used))
+                    run = work.begin(request, self._hall.jobs, order, each, alone=False)
+                    run.kept = body.n > 1  # where its outputs wait for those of others
+                    runs.append((run, used))
             except Fault:
-                for run, _ in runs:
-                    self._hall.jobs.cancel(run)
+                for begun, _ in runs:
+                    self._hall.jobs.cancel(begun)
                 raise
         return runs
 
@@ -234,17 +238,19 @@ class OpenAI:
             workflow, used = fill(task.template, inputs, work.draw_seed)
         except InvalidRequest as fault:
             raise openai.name_parameters(fault) from None
-        return Order(
+        delivery: Literal["inline", "url"] = "url" if task.body.response_format == "url" else "inline"
+        order = Order(
             self._hall.jobs.name(),
             workflow,
             self._hall.timeout,
             selection=Selection(
-                task.template.select(None), format=task.body.output_format, quality=task.body.compression
+                task.template.select(None), task.body.output_format, task.body.compression, delivery=delivery
             ),
             media=task.template.media,
             parts=task.files,
             inputs=used,
-        ), used
+        )
+        return order, used
 
     async def _answer(
         self, request: web.Request, task: Task, runs: Sequence[tuple[Run, Mapping[str, Any]]]
@@ -258,13 +264,16 @@ class OpenAI:
                 stack.enter_context(work.served(run))
             if body.stream:
                 return await self._stream(request, task, runs[0][0], about)
-            pictures = [picture for run, _ in runs for picture in _pick(await work.outputs(request, run))]
+            pictures = _pick(await self._collect(request, [run for run, _ in runs]))
             compose = partial(_enclose, {"created": int(time.time()), **about})
-            return await send(
-                request,
-                JsonBody(compose, pictures, lambda item: {}, "b64_json"),
-                {"Content-Type": "application/json"},
-            )
+            host = "" if self._hall.public_url else f"{request.scheme}://{request.host}"
+            answer = JsonBody(compose, pictures, partial(_describe_picture, host), "b64_json")
+            return await send(request, answer, {"Content-Type": "application/json"})
+
+    async def _collect(self, request: web.Request, runs: Sequence[Run]) -> Sequence[Item]:
+        if len(runs) == 1:
+            return await work.outputs(request, runs[0])
+        return await work.all_outputs(request, self._hall.jobs, runs)
 
     async def _stream(self, request: web.Request, task: Task, run: Run, about: Mapping[str, Any]) -> web.StreamResponse:
         """The job as OpenAI's events: partial images, then the picture or an error."""
@@ -327,6 +336,11 @@ def _pick(items: Sequence[Item]) -> list[Item]:
     if not pictures:
         raise ExecutionFailed("the model made no picture")
     return pictures
+
+
+def _describe_picture(host: str, item: Item) -> Mapping[str, Any]:
+    """All but its bytes, which are absent where there is a link. `host`: before links that are relative."""
+    return {"url": f"{host}{item.link['url']}"} if item.link else {}
 
 
 def _enclose(document: Mapping[str, Any], place: str) -> Mapping[str, Any]:

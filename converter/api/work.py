@@ -8,17 +8,17 @@ when the caller is done or has left.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 
 from aiohttp import web
 
 from converter.api.answers import JOB_ID, KEY_NAME, REQUEST_ID, RUN, TIMES
 from converter.core.order import Order
-from converter.errors import Fault
+from converter.errors import EngineFailed, Fault
 from converter.gate import Ticket
 from converter.jobs import Jobs
-from converter.media.outputs import Item
+from converter.media.outputs import Broken, Item
 from converter.runner import Run
 
 MAX_SEED = 2**32
@@ -57,6 +57,35 @@ async def outputs(request: web.Request, run: Run) -> Sequence[Item]:
     if isinstance(outcome, Fault):
         raise outcome
     return run.items
+
+
+async def all_outputs(request: web.Request, jobs: Jobs, runs: Sequence[Run]) -> Sequence[Item]:
+    """The outputs of several jobs that are kept, in their order and in memory, once all have ended; raises the fault of
+    the first that fails.
+    """
+    pending = {run.outcome for run in runs}
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for run in runs:
+            if run.outcome in done:
+                await outputs(request, run)
+    return [item for run in runs for item in await _hold(jobs, run)]
+
+
+async def _hold(jobs: Jobs, run: Run) -> list[Item]:
+    """The outputs of a job, in memory: one that kept them open while it waited for others could wait for itself."""
+    async with AsyncExitStack() as stack:
+        items = await jobs.reopen(run, stack)
+        try:
+            return [replace(item, content=await _read(item)) for item in items]
+        except Broken as error:
+            raise EngineFailed("an output could not be read from the engine") from error
+
+
+async def _read(item: Item) -> bytes | None:
+    if item.content is None or isinstance(item.content, bytes):
+        return item.content
+    return b"".join([chunk async for chunk in item.chunks()])
 
 
 @asynccontextmanager

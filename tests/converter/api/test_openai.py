@@ -15,6 +15,7 @@ from openai import (
     AsyncOpenAI,
     AuthenticationError,
     BadRequestError,
+    InternalServerError,
     NotFoundError,
     OpenAI,
     RateLimitError,
@@ -168,6 +169,34 @@ async def test_a_mask_is_white_where_it_was_transparent(client: AsyncOpenAI) -> 
     assert (shown.getpixel((0, 0)), shown.getpixel((63, 0))) == ((255, 255, 255), (0, 0, 0))
 
 
+async def test_a_picture_is_had_by_its_link(client: AsyncOpenAI, caller: Caller) -> None:
+    response = await client.images.generate(prompt="x", n=2, response_format="url", output_format="jpeg")
+    assert response.data is not None
+    for drawn in response.data:
+        assert drawn.b64_json is None
+        assert (drawn.url or "").startswith(f"{caller.url}/")
+        async with caller.session.get(drawn.url or "") as fetched:
+            assert (fetched.status, fetched.content_type) == (200, "image/jpeg")
+
+
+async def test_pictures_of_one_request_do_not_wait_for_each_other(engine: FakeEngine, templates: Path) -> None:
+    """With room for the outputs of one job only."""
+    for keep_bytes in (0, 2**20):
+        settings: dict[str, Any] = {**SERVED, "workflows_dir": templates, "deliveries": 1, "keep_bytes": keep_bytes}
+        async with converter(engine.url, **settings) as caller:
+            reply = await caller.post("/v1/images/generations", {"prompt": "x", "n": 3})
+            assert len(reply.document["data"]) == 3
+
+
+async def test_a_caller_who_leaves_takes_all_pictures_along(caller: Caller, engine: FakeEngine) -> None:
+    engine.hold("KSampler")
+    request = asyncio.create_task(caller.post("/v1/images/generations", {"prompt": "x", "n": 3}))
+    await caller.until(lambda: caller.tickets == 3)
+    request.cancel()
+    await caller.until_empty()
+    engine.release()
+
+
 # Streams -------------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +280,7 @@ async def test_a_model_that_is_not_there_is_named(client: AsyncOpenAI) -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"background": "transparent"}, "background"),
-    ({"response_format": "url"}, "response_format"),
+    ({"response_format": "url", "stream": True}, "stream"),
     ({"output_format": "gif"}, "output_format"),
     ({"output_compression": 50}, "output_compression"),
     ({"n": 11}, "n"),
@@ -397,10 +426,16 @@ async def test_either_all_pictures_are_admitted_or_none(
         await caller.leave()
 
 
-async def test_when_one_picture_fails_the_others_are_given_up(client: AsyncOpenAI, caller: Caller) -> None:
-    with pytest.raises(UnprocessableEntityError):
-        await client.images.generate(prompt="x", model="failing", n=4)
+async def test_when_one_picture_fails_the_others_are_given_up(
+    client: AsyncOpenAI, caller: Caller, engine: FakeEngine
+) -> None:
+    engine.faults.out_of_memory = 1
+    engine.hold("KSampler")  # where the others stay
+    with pytest.raises(InternalServerError) as caught:
+        await client.images.generate(prompt="x", n=3)
+    assert (caught.value.status_code, caught.value.code) == (507, "out_of_memory")
     await caller.until_empty()
+    engine.release()
 
 
 async def test_keys_are_shown_as_its_client_shows_them(
