@@ -228,6 +228,26 @@ def _run(arguments: argparse.Namespace) -> int:
     return run(Call(**vars(arguments)))
 
 
+def _declare_template(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "exit status: 0 done   1 something is wrong with a template   2 wrong usage, or no engine there"
+    deeds = parser.add_subparsers(title="what to do", metavar="DEED", dest="deed", required=True)
+    add = deeds.add_parser("new", help="draft a declaration for a workflow", allow_abbrev=False).add_argument
+    add("workflow", metavar="WORKFLOW", help="file with a workflow in API format, NAME.json")
+    add("-o", "--output", metavar="FILE", help="file to write, - for standard output (default: NAME.toml beside it)")
+    add("--url", help="address of the engine, which tells types, limits and choices of inputs")
+    add = deeds.add_parser("check", help="say what is wrong with templates", allow_abbrev=False).add_argument
+    add("paths", metavar="PATH", nargs="+", help="a template's file, or a folder of templates")
+    add("--url", help="address of an engine that should have all that they need")
+
+
+def _template(arguments: argparse.Namespace) -> int:
+    from converter.authoring import examine, new
+
+    if arguments.deed == "new":
+        return new(arguments.workflow, arguments.output, arguments.url)
+    return examine(arguments.paths, arguments.url)
+
+
 def _version(arguments: argparse.Namespace) -> int:
     print(f"converter {__version__}")
     return 0
@@ -242,6 +262,7 @@ def _refuse(command: str, lines: Sequence[str]) -> int:
 _COMMANDS = (
     Command("serve", "Serve HTTP in front of an engine", _declare_serve, _serve, lenient=True),
     Command("run", "Run a template or a workflow on a converter that serves", _declare_run, _run),
+    Command("template", "Draft and check templates", _declare_template, _template),
     Command("settings", "Print every setting", _declare_settings, _settings),
     Command("version", "Print the version", lambda parser: None, _version),
 )

@@ -7,7 +7,7 @@ replaced and never changed; a template that was good stays as it was while its f
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -131,15 +131,21 @@ class Templates(Mapping[str, Template]):
     async def _ask(self, engine: Engine) -> None:
         """Ask the engine for all that the templates need."""
         templates = [offered.template for offered in self.offers.values()]
-        classes = {node["class_type"] for template in templates for node in template.workflow.values()}
-        sources = {find_folder(hole.source) for template in templates for hole in template.inputs}
         try:
-            kinds = {name: await engine.node_kind(name) for name in sorted(classes)}
-            folders = {name: await engine.models(name) for name in sorted(filter(None, sources))}
+            catalog = await survey(
+                engine,
+                (node["class_type"] for template in templates for node in template.workflow.values()),
+                (find_folder(hole.source) for template in templates for hole in template.inputs),
+            )
         except LinkError as error:
             log.debug("the engine did not say what it has: %s", error)
             return
-        catalog = Catalog(kinds, folders)
         if catalog != self._catalog:
             self._catalog = catalog
             self._offer()
+
+
+async def survey(engine: Engine, classes: Iterable[str], folders: Iterable[str | None]) -> Catalog:
+    """What the engine has of these classes of nodes, and in these folders of models; raises LinkError."""
+    kinds = {name: await engine.node_kind(name) for name in sorted(set(classes))}
+    return Catalog(kinds, {name: await engine.models(name) for name in sorted(set(filter(None, folders)))})

@@ -1,0 +1,124 @@
+"""`converter template` for people who write templates: a draft that is right, and mistakes told by file and line."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter.cli import main
+from converter.template_files import SHIPPED, read_template
+from tests.fakes.engine import FakeEngine
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a workflow in it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SHIPPED / "txt2img.json", "portrait_of-me.json")
+    return tmp_path
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str], list[str]]:
+    """The exit status, and the lines of both outputs."""
+    try:
+        status = main(["template", *words])
+    except SystemExit as end:
+        status = int(str(end.code))
+    said = capsys.readouterr()
+    return status, said.out.splitlines(), said.err.splitlines()
+
+
+def test_a_draft_is_a_template_and_is_not_written_over(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "new", "portrait_of-me.json")
+    assert (status, out) == (0, ["portrait_of-me.toml"])
+    assert err == ["Look it through, then: converter template check portrait_of-me.toml"]
+    template = read_template(Path("portrait_of-me.toml"))
+    assert template.title == "Portrait of me"
+    assert {"prompt", "negative", "seed", "model"} <= {hole.name for hole in template.inputs}
+    status, out, err = call(capsys, "new", "portrait_of-me.json")
+    assert (status, out) == (2, [])
+    assert err[0].startswith("converter template: portrait_of-me.toml is there already")
+    status, out, _ = call(capsys, "check", "portrait_of-me.toml")
+    assert status == 0
+    assert out[0].startswith("portrait_of-me: right; inputs: [seed], [steps], ")
+
+
+def test_a_draft_may_go_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "new", "portrait_of-me.json", "-o", "-")
+    assert (status, err) == (0, [])
+    assert 'title = "Portrait of me"' in out
+    status, out, err = call(capsys, "new", "portrait_of-me.json", "-o", "mine.toml")
+    assert (status, out) == (0, ["mine.toml"])
+    assert err[-1] == "The workflow belongs beside it, as mine.json"
+    status, _, err = call(capsys, "new", "portrait_of-me.json", "-o", "nowhere/mine.toml")
+    assert (status, err) == (2, ["converter template: can't write nowhere/mine.toml: No such file or directory"])
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        (None, 2, "other.json: can't be read: No such file or directory"),
+        ("{", 2, "other.json:1: is not JSON"),
+        ('{"nodes": [], "links": []}', 1, "other.json: This is the file that the editor saves for itself"),
+    ],
+)
+def test_what_is_no_workflow_has_no_draft(
+    capsys: pytest.CaptureFixture[str], text: str | None, status: int, said: str
+) -> None:
+    if text is not None:
+        Path("other.json").write_text(text)
+    found, out, err = call(capsys, "new", "other.json")
+    assert (found, out) == (status, [])
+    assert said in err[0]
+    assert not Path("other.toml").exists()
+
+
+def test_every_mistake_is_told_by_file_and_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.json").write_text('{"1": {"class_type": "A", "inputs": {"x": 1}}}')
+    Path("a.toml").write_text('[inputs.x]\ntype = "integer"\nnode = "1.y"\n\n[inputs.y]\ntype = "text"')
+    Path("notes.txt").touch()
+    Path("empty").mkdir()
+    status, out, err = call(capsys, "check", ".", "a.json", "notes.txt", "empty")
+    assert (status, out) == (1, [])
+    mistakes = [
+        "a.toml:3: inputs.x.node: 1.y: the workflow has no such input; A has x",
+        "a.toml:6: inputs.y.type: must be one of string, integer, number, boolean, choice, image, video, audio, seed",
+    ]
+    undeclared = "portrait_of-me.json: has no portrait_of-me.toml beside it; `converter template new"
+    assert sorted(err) == sorted(
+        [
+            *mistakes * 2,
+            f"{undeclared} portrait_of-me.json` drafts one",
+            "notes.txt: is neither a folder nor a .toml or .json file",
+            "empty: there are no templates",
+        ]
+    )
+
+
+def test_what_ships_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, "check", str(SHIPPED))
+    assert (status, len(out), err) == (0, len(list(SHIPPED.glob("*.toml"))), [])
+
+
+async def test_an_engine_tells_more(capsys: pytest.CaptureFixture[str]) -> None:
+    def ask(*words: str) -> Any:
+        return asyncio.to_thread(call, capsys, *words)
+
+    async with FakeEngine() as engine:
+        status, _, _ = await ask("new", "portrait_of-me.json", "--url", engine.url)
+        assert status == 0
+        steps = next(hole for hole in read_template(Path("portrait_of-me.toml")).inputs if hole.name == "steps")
+        assert (steps.minimum, steps.maximum) == (1, 10000)
+        status, out, err = await ask("check", "portrait_of-me.toml", "--url", engine.url)
+        assert (status, out[0].split(";")[0]) == (1, "portrait_of-me: not available")
+        assert err == ["portrait_of-me: the engine does not have demo (input model)"]
+    status, _, err = await ask("check", "portrait_of-me.toml", "--url", "http://127.0.0.1:9")
+    assert status == 2
+    assert "the engine at http://127.0.0.1:9 did not say what it has" in err[0]
+    assert (await ask("check", "portrait_of-me.toml", "--url", "ftp://x"))[0] == 2
+
+
+def test_without_a_deed_it_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys)[0] == 2
