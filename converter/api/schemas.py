@@ -224,7 +224,8 @@ _REST: dict[str, Schema] = {
             "inputs": {
                 "type": "object",
                 "description": "The JSON Schema (2020-12) of `inputs`. `x-type` is the type that the template says: "
-                "`image`, `video` and `audio` are files, a `seed` that is left out is drawn.",
+                "`image`, `video` and `audio` are files, a `seed` that is left out is drawn; `x-node` lists the "
+                "inputs of nodes, as `NODE.INPUT`, to which it goes.",
             },
             "outputs": {
                 "type": "object",

@@ -216,7 +216,7 @@ def _problem(name: object, detail: str) -> dict[str, str]:
 
 
 def schema(template: Template) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of `inputs`; `x-type` is the declared type of each."""
+    """The JSON Schema (2020-12) of `inputs`; `x-type` is the declared type of each, `x-node` where it goes."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
@@ -236,5 +236,6 @@ def _describe(hole: Input) -> dict[str, Any]:
         "enum": list(hole.choices) or None,
         "examples": None if hole.example is None else [hole.example],
     }
-    about = {**TYPES[hole.type].schema, "x-type": hole.type}
+    places = [".".join(place) for place in hole.places]
+    about = {**TYPES[hole.type].schema, "x-type": hole.type, "x-node": places}
     return {**about, **{key: value for key, value in optional.items() if value is not None}}

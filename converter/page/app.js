@@ -2,7 +2,8 @@
 
 import { Fault, HOME, call, events } from "./api.js";
 import { bodyOf, filesOf } from "./code.js";
-import { clearProblems, readInputs, seedNames, showProblems } from "./form.js";
+import { complaintsOf } from "./faults.js";
+import { clearProblems, readInputs, seedNames, showComplaints } from "./form.js";
 import { known } from "./key.js";
 import { look, watch } from "./light.js";
 import { showResult } from "./outputs.js";
@@ -73,10 +74,10 @@ function explain(error) {
     return;
   }
   if (!(error instanceof Fault)) throw error;
-  const problems = error.problem.problems ?? [];
-  const others = showProblems(problems);
-  if (others.length || !problems.length) showFault(error.problem, others);
-  else say(error.message);
+  const complaints = complaintsOf(error.problem);
+  const others = showComplaints(complaints);
+  if (complaints.length && !others.length) say(error.message);
+  else showFault(error.problem, others.filter(({ pointer }) => pointer !== undefined));
 }
 
 /** Do something that calls the converter, and show what goes wrong with it. */

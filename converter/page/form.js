@@ -71,7 +71,7 @@ function makeField(name, schema, required) {
     else control.target.removeAttribute("aria-invalid");
   };
   element.addEventListener("input", () => complain(""));
-  return { kind, label, control, element, complain };
+  return { kind, label, control, element, complain, places: schema["x-node"] ?? [] };
 }
 
 function labelOf(name, schema) {
@@ -109,11 +109,12 @@ export function clearProblems() {
 
 /**
  * Say what is wrong beside the fields that it is about, and go to the first of them.
- * `problems` are as in a problem document; those that are about no field are given back.
+ * The complaints are as in `faults.js`; those that are about no field are given back.
  */
-export function showProblems(problems) {
-  const others = problems.filter(({ pointer, detail }) => {
-    const field = shown.get(unescape(/^\/inputs\/([^/]+)/.exec(pointer)?.[1] ?? ""));
+export function showComplaints(complaints) {
+  const others = complaints.filter(({ pointer, place, detail }) => {
+    const name = unescape(/^\/inputs\/([^/]+)/.exec(pointer)?.[1] ?? "");
+    const field = shown.get(name) ?? [...shown.values()].find(({ places }) => places.includes(place));
     field?.complain(sentence(`${field.label} ${detail}`));
     return !field;
   });

@@ -287,7 +287,7 @@ SCHEMA = {
         "share": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "sound": {"x-type": "audio", "anyOf": [{"type": "string"}, {"properties": {"part": {"type": "string"}}}]},
-        "left": {"type": "integer"},
+        "left": {"type": "integer", "x-node": ["7.left", "8.x.y"]},
     },
     "required": ["text", "style"],
 }
@@ -390,6 +390,41 @@ async def test_every_end_is_told(
         await expect(fault).not_to_be_empty()
         assert words in " ".join((await fault.inner_text()).split())
         await expect(visitor.button("Run")).not_to_have_attribute("aria-disabled", "true")
+
+
+NODES: dict[str, Any] = {
+    "8": {"errors": [{"message": "Value is too big", "details": "9 > 8", "input_name": "x.y"}]},
+    "9": {"errors": [{"message": "Node is odd", "details": ""}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("problem", "beside", "elsewhere"),
+    [
+        ({"node_id": "7", "input_name": "left", "detail": "Input left of node 7 (X) is odd."}, "Left is odd.", ""),
+        (
+            {
+                "inputs": [{"node_id": "9", "input_name": "x"}, {"node_id": "7", "input_name": "left"}],
+                "detail": "Input x of node 9 (X) is even. Input left of node 7 (X) is odd.",
+            },
+            "Left is odd.",
+            "Input x of node 9 (X) is even. Input left of node 7 (X) is odd.",
+        ),
+        ({"node_errors": {"8": NODES["8"]}}, "Left can't be used: Value is too big (9 > 8).", ""),
+        ({"node_errors": NODES, "detail": "much"}, "Left can't be used: Value is too big (9 > 8).", "Much."),
+        ({"node_errors": {}, "detail": "this one kills"}, "", "This one kills."),
+        ({"problems": [{"pointer": "/timeout", "detail": "is odd"}], "detail": "no"}, "", "/timeout is odd."),
+    ],
+)
+async def test_a_fault_is_shown_beside_the_field_that_feeds_the_node_that_it_names(
+    browser: Browser, page_of_a_fake: str, problem: dict[str, Any], beside: str, elsewhere: str
+) -> None:
+    told = json.dumps({"title": "Bad", "status": 422, **problem})
+    async with acting(browser, page_of_a_fake, told, 422, "application/problem+json") as (visitor, _):
+        await visitor.button("Run").click()
+        await expect(visitor.button("Run")).not_to_have_attribute("aria-disabled", "true")
+        await expect(visitor.page.locator("#input-left-problem")).to_have_text(beside)
+        await expect(visitor.page.locator("#fault p, #fault li")).to_have_text([elsewhere] if elsewhere else [])
 
 
 # Keys and the light ------------------------------------------------------------------------------------------------

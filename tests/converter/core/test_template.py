@@ -416,7 +416,13 @@ def test_any_inputs_fill_or_are_told_wrong(inputs: Any) -> None:
 
 
 def test_the_schema_of_the_inputs() -> None:
-    assert schema(template()) == {
+    described = schema(template())
+    places = {name: about.pop("x-node") for name, about in described["properties"].items()}
+    assert places == {
+        name: [table["node"]] if isinstance(table["node"], str) else table["node"]
+        for name, table in DECLARATION["inputs"].items()
+    }
+    assert described == {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "additionalProperties": False,
