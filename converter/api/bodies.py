@@ -7,6 +7,7 @@ memory.
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +22,8 @@ from converter.core.order import Part
 from converter.core.workflow import clip
 from converter.errors import Internal, InvalidRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from converter.media.spool import NoRoom, Spool
+
+log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -107,6 +110,7 @@ def _reading_parts() -> Iterator[None]:
     except (ValueError, AssertionError, RuntimeError, HttpProcessingError):  # what aiohttp's reader raises
         _refuse("", "the multipart body can't be read")
     except NoRoom as error:
+        log.error("a part of a request was not kept: %s", error)
         raise Internal("the service has no room on its disk for the parts of the request") from error
 
 

@@ -1,9 +1,13 @@
 """Inputs that come with a request: staged exactly as they are, and nothing that only looks like one is touched."""
 
+import asyncio
 import base64
+import gc
 import json
 import logging
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +189,62 @@ async def test_a_list_of_pictures_becomes_a_folder(engine: FakeEngine, origin: O
         assert (await caller.run(graph)).colors == [RED, CYAN]
         await caller.until_empty()
         assert [path.name for path in folder.rglob("*")] == ["converter"]
+
+
+async def test_parts_may_be_the_pictures_of_a_list(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller:
+        parts = [{"part": "one"}, {"part": "two"}, {"part": "one"}]
+        graph = loaded("") | {"1": {"class_type": "VHS_LoadImages", "inputs": {"directory": parts}}}
+        blue = encode(solid(0x0000FF, 8, 8)[0])
+        assert (await send_parts(caller, {"workflow": graph}, one=FILE, two=blue)).colors == [CYAN, 0xFFFF00, CYAN]
+        stray = await send_parts(caller, {"workflow": graph}, one=FILE, two=blue, three=blue)
+        assert (stray.status, stray.code) == (400, "invalid_request")
+
+
+def count_nameless() -> int:
+    """Open files of this process that have no name."""
+    count = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            count += str(link.readlink()).endswith("(deleted)")
+    return count
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_a_large_part_is_no_open_file_any_more_when_its_request_has_ended(
+    engine: FakeEngine, accepted: bool
+) -> None:
+    before = count_nameless()
+    graph = loaded("")
+    graph["1"]["inputs"]["image"] = {"part": "photo" if accepted else "other"}
+    async with converter(engine.url) as caller:
+        engine.faults.held_path = "/upload"
+        form = send_parts(caller, {"workflow": graph, "id": "kept"}, photo=FILE + bytes(2**19))
+        request = asyncio.create_task(form)
+        if accepted:
+            await engine.until(lambda: engine.asked("POST", "/upload"))
+            assert count_nameless() > before
+        engine.faults.held_path = ""
+        engine.release()
+        assert (await request).status == (200 if accepted else 400)
+        await caller.until_empty()
+        gc.collect()
+        assert count_nameless() == before
+
+
+async def test_a_disk_without_room_is_an_error_of_the_service(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with converter(engine.url) as caller:
+        graph = loaded("")
+        graph["1"]["inputs"]["image"] = {"part": "photo"}
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        reply = await send_parts(caller, {"workflow": graph}, photo=FILE + bytes(2**19))
+        assert (reply.status, reply.code) == (500, "internal")
+        assert "no room" in reply.document["detail"]
+        assert str(tmp_path) not in reply.document["detail"]
+        assert "a part of a request was not kept" in caplog.text
+        assert (await send_parts(caller, {"workflow": graph}, photo=FILE)).colors == [CYAN]
 
 
 async def test_orders_that_are_being_staged_count(engine: FakeEngine) -> None:
