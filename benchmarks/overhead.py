@@ -28,6 +28,7 @@ PARTS: Mapping[str, Callable[[Plan], Awaitable[list[Finding]]]] = {
     "stream": memory.stream,
     "sse": memory.sse,
     "inputs": media.inputs,
+    "outputs": media.outputs,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import soak
 from benchmarks.clients import Caller, open_session
-from benchmarks.media import measure_inputs
+from benchmarks.media import measure_inputs, measure_outputs
 from benchmarks.processes import MB, Engine, run_converter
 from tests.converter.faults.graphs import passed_through
 from tests.converter.faults.junk import PREVIEW
@@ -37,6 +37,14 @@ def test_memory_that_rose_is_told() -> None:
 async def test_large_inputs_go_through_without_being_held() -> None:
     rises = [finding for finding in await measure_inputs(64 * MB) if "rise" in finding.name]
     assert len(rises) == 2
+    assert all(finding.verdict == "met" for finding in rises), rises
+
+
+async def test_large_outputs_go_through_without_being_held() -> None:
+    """Bytes as such have a test of their own; a link leads to no others."""
+    only = ("ZIP", "store of S3's protocol")
+    rises = [finding for finding in await measure_outputs(64 * MB, only=only) if "rise" in finding.name]
+    assert len(rises) == len(only)
     assert all(finding.verdict == "met" for finding in rises), rises
 
 
