@@ -10,6 +10,7 @@ from aiohttp import web
 from converter import errors
 from converter.api.answers import render
 from converter.api.bodies import Bounds
+from converter.api.comfyui import open_passthrough
 from converter.api.dialects import SPOKEN, Hall, open_dialects
 from converter.errors import Fault, InvalidRequest
 
@@ -40,8 +41,8 @@ def render_all(fault: Fault) -> Mapping[str, web.Response]:
         # Opening a dialect asks nothing of its hall, and rendering less.
         nothing: Any = None
         hall = Hall(nothing, nothing, {}, dict, Bounds(1, 1.0), 1.0, 1.0, 1.0, "", nothing, nothing, nothing)
-        async with open_dialects(tuple(SPOKEN), hall) as dialects:
-            own = dict(zip(SPOKEN, dialects, strict=True))
+        async with open_dialects(tuple(SPOKEN), hall) as dialects, open_passthrough(hall, root=False) as passthrough:
+            own = {**dict(zip(SPOKEN, dialects, strict=True)), "ComfyUI": passthrough}
             return {"native": render(fault, "the-id")} | {
                 name: dialect.render(fault, "the-id") for name, dialect in own.items()
             }
