@@ -103,6 +103,7 @@ def describe(
         "servers": [{"url": server or "/"}],
         **({"security": [{"key": []}]} if guarded else {}),
         "paths": paths,
+        "webhooks": {"job_ended": {"post": _describe_notice()}},
         "components": {
             "schemas": build_schemas(offer.template for offer in offers),
             "parameters": parameters,
@@ -110,6 +111,29 @@ def describe(
             "responses": {**used, "Fault": _describe_other_faults()},
             **({"securitySchemes": {"key": _KEY}} if guarded else {}),
         },
+    }
+
+
+def _describe_notice() -> dict[str, Any]:
+    """What receivers of webhooks get."""
+    headers = {
+        "webhook-id": "Stays the same when the notice is sent again.",
+        "webhook-timestamp": "When it was sent, in seconds since the epoch.",
+        "webhook-signature": "One or more signatures, as Standard Webhooks has them.",
+    }
+    parameters = [
+        {"in": "header", "name": name, "required": True, "description": about, "schema": {"type": "string"}}
+        for name, about in headers.items()
+    ]
+    return {
+        "operationId": "job_ended",
+        "summary": "A job has ended",
+        "description": "Sent to the `webhook` of a request, and again until it is answered with 2xx or 410, or time is "
+        "up.",
+        "security": [],
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": refer("Notice")}}},
+        "responses": {"2XX": {"description": "Taken."}, "410": {"description": "Not wanted any more."}},
     }
 
 

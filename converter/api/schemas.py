@@ -125,6 +125,14 @@ _WORK: dict[str, Schema] = {
         "inputs",
         description="A job that has succeeded, with everything it made.",
     ),
+    "Notice": _object(
+        {
+            "type": {"enum": [f"job.{status}" for status in _ENDED]},
+            "timestamp": {**TEXT, "format": "date-time"},
+            "data": _about({"anyOf": [refer("Result"), refer("Job")]}, "Outputs that found no room have no `data`."),
+        },
+        description="What the receiver of a webhook is told.",
+    ),
     "Job": _object(
         {
             "id": TEXT,

@@ -7,6 +7,7 @@ it has sent; what is not offered is refused by its name.
 
 import asyncio
 import re
+import time
 import uuid
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -341,7 +342,8 @@ def _item(prompt: Prompt, run: Run) -> list[Any]:
 
 
 def _record(prompt: Prompt, run: Run) -> dict[str, Any]:
-    return comfyui.record(_item(prompt, run), fault_of(run), run.outputs, 0)
+    ago = asyncio.get_running_loop().time() - (run.ended_at or 0.0)
+    return comfyui.record(_item(prompt, run), fault_of(run), run.outputs, round((time.time() - ago) * 1000))
 
 
 def _is(file: FileRef | None, wanted: dict[str, str]) -> bool:

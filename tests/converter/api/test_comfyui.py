@@ -15,6 +15,7 @@ import requests
 import websocket
 from websocket import WebSocket
 
+from converter.app import _drain
 from converter.core.comfyui import explain
 from converter.errors import Fault
 from tests.converter.api.renderings import DETAIL, FAULTS, make
@@ -84,6 +85,7 @@ class Client:
 
     def close(self) -> None:
         self.socket.close()
+        self.socket.shutdown()  # which the first leaves open if the server was first
 
 
 async def call(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -294,6 +296,20 @@ async def test_a_full_replica_refuses(engine: FakeEngine) -> None:
         assert (status, document["error"]["type"]) == (429, "queue_full")
         assert int(document["headers"]["Retry-After"]) >= 1
         engine.release()
+
+
+async def test_a_drained_replica_hangs_up(engine: FakeEngine, caller: Caller, client: Client) -> None:
+    engine.hold()
+    prompt_id = await call(client.queue_prompt, picture(1))
+    await engine.until_held()
+    draining = asyncio.create_task(_drain(caller.replica, grace=PATIENCE, delay=0.0))
+    await caller.until(lambda: caller.replica.gate.closed)
+    engine.release()
+    await call(client.follow, prompt_id)
+    assert prompt_id in await call(client.ask, f"/history/{prompt_id}")
+    while await call(client.socket.recv_data) != (websocket.ABNF.OPCODE_CLOSE, struct.pack(">H", 1001)):
+        pass
+    await draining
 
 
 async def test_the_engine_tells_of_itself(client: Client) -> None:
