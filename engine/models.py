@@ -166,7 +166,7 @@ class Models:
     def text_encoder(self, handle: Handle) -> "TextEncoder":
         """What a CLIP stands for."""
         encoder: TextEncoder = self._obtain(replace(handle, layer=None))
-        return encoder if handle.layer is None else replace(encoder, layer=handle.layer)
+        return encoder if handle.layer is None else encoder.stop(handle.layer)
 
     def autoencoder(self, handle: Handle) -> "Autoencoder":
         """What a VAE stands for."""

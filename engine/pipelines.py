@@ -35,12 +35,16 @@ _MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there co
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Denoiser:
-    """A network with the noise levels that it was trained on, and the scale of the latents that it knows."""
+    """A network with the noise levels that it was trained on, and the scale of the latents that it knows.
+
+    `origin` is what this is a variant of, so that it counts as used while this is.
+    """
 
     network: Network
     schedule: Schedule
     prediction_type: PredictionType
     scale: Scale
+    origin: "Denoiser | None" = None
 
     @property
     def channels(self) -> int:
@@ -51,7 +55,7 @@ class Denoiser:
         """The same for runs of another shift. Raises ValueError for a model that knows none."""
         if not isinstance(self.schedule, FlowSchedule):
             raise ValueError("the model's noise cannot be shifted: that is for models of flow matching")
-        return replace(self, schedule=replace(self.schedule, shift=shift))
+        return replace(self, schedule=replace(self.schedule, shift=shift), origin=self)
 
     def predict(self, place: Place, evaluations: Sequence[Evaluation], limit: int) -> list[Tensor]:
         """The answers to evaluations of one latent shape and the same shapes of cues, `limit` rows at a time.

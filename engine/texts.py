@@ -7,7 +7,7 @@ Invariant: what comes out is float32 on the CPU; a chunk is encoded alone.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -126,13 +126,21 @@ def join_for_flux(found: Sequence[Found]) -> Cue:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TextEncoder:
-    """The towers of a checkpoint, and how what they say of a text becomes a cue."""
+    """The towers of a checkpoint, and how what they say of a text becomes a cue.
+
+    `origin` is what this is a variant of, so that it counts as used while this is.
+    """
 
     towers: tuple[Tower | T5Tower, ...]
     layer: int | None = None
     normed: bool = True
     join: Callable[[Sequence[Found]], Cue] = join_states
     names: tuple[str, ...] = ("l", "g")  # of the towers, as ComfyUI has them
+    origin: "TextEncoder | None" = None
+
+    def stop(self, layer: int) -> "TextEncoder":
+        """The same, stopped after another layer."""
+        return replace(self, layer=layer, origin=self)
 
     def tokenize(self, text: str) -> tuple[Tokens, ...]:
         """What each tower is given. Any thread may ask. Raises ValueError when the text is too long."""

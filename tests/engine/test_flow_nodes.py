@@ -129,6 +129,20 @@ def test_models_are_shifted_without_being_read_again(context: RecordingContext, 
     assert flow_models.size == max(size, flow_models.size)
 
 
+def test_variants_that_are_used_make_no_room(device: Device, flow_checkpoints: Path) -> None:
+    models = Models(device, flow_checkpoints.parent)
+    shifted = models.denoiser(Handle("sd3", "model", shift=6.0))
+    stopped = models.text_encoder(Handle("sd3", "clip", layer=-3))
+    size = models.size
+    models.autoencoder(Handle("sd3", "vae"))
+    assert models.make_room(), "the autoencoder goes"
+    assert not models.make_room()
+    assert models.size == size
+    assert (shifted.origin, stopped.origin) == (models.denoiser(SD3), models.text_encoder(SD3_CLIP))
+    del shifted, stopped
+    assert models.make_room()
+
+
 def test_shifts_that_mean_nothing_are_refused(context: RecordingContext, device: Device, models: Models) -> None:
     with pytest.raises(ValueError, match="must be above 0"):
         call(context, "ModelSamplingSD3", model=SD3, shift=0.0)
