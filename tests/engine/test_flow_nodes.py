@@ -1,5 +1,6 @@
 """Nodes for Stable Diffusion 3 and Flux, and both drawn by whole workflows."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.engine.graphs import make_folders
 from tests.engine.running import run_graph
 
 NODES = list_nodes()
+SHIPPED = Path(__file__).parent.parent.parent / "workflows"
 SD3, FLUX = Handle("sd3", "model"), Handle("flux", "model")
 SD3_CLIP, FLUX_CLIP = Handle("sd3", "clip"), Handle("flux", "clip")
 
@@ -190,7 +192,16 @@ FLUX_GRAPH: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("graph", [SD3_GRAPH, FLUX_GRAPH], ids=["sd3", "flux"])
+def read_template() -> dict[str, Any]:
+    """The template for Stable Diffusion 3.5 that ships, for the tiny checkpoint and in its size."""
+    graph: dict[str, Any] = json.loads((SHIPPED / "sd35.json").read_text(encoding="utf-8"))
+    changes = {"ckpt_name": "sd3", "width": 64, "height": 64, "batch_size": 2, "steps": 2}
+    for node in graph.values():
+        node["inputs"] |= {name: value for name, value in changes.items() if name in node["inputs"]}
+    return graph
+
+
+@pytest.mark.parametrize("graph", [SD3_GRAPH, FLUX_GRAPH, read_template()], ids=["sd3", "flux", "template"])
 def test_workflows_draw_pictures_with_previews(
     graph: dict[str, Any], device: Device, flow_models: Models, flow_checkpoints: Path, tmp_path: Path
 ) -> None:
@@ -198,9 +209,8 @@ def test_workflows_draw_pictures_with_previews(
     (folders.models / "checkpoints").symlink_to(flow_checkpoints)
     record = run_graph(graph, folders, services={Device: device, Models: flow_models})
     assert record["status"]["status_str"] == "success", record["status"]["messages"][-1]
-    pictures = [
-        np.asarray(Image.open(folders.output / entry["filename"])) for entry in record["outputs"]["save"]["images"]
-    ]
+    (saved,) = record["outputs"].values()
+    pictures = [np.asarray(Image.open(folders.output / entry["filename"])) for entry in saved["images"]]
     assert [picture.shape for picture in pictures] == [(64, 64, 3)] * 2
     assert not np.array_equal(pictures[0], pictures[1])
 

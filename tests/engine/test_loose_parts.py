@@ -1,5 +1,6 @@
 """Transformers and text encoders that are in no checkpoint: together they draw what the checkpoint draws."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.engine.graphs import make_folders
 from tests.engine.running import run_graph
 
 NODES = list_nodes()
+SHIPPED = Path(__file__).parent.parent.parent / "workflows"
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +205,22 @@ def test_fluxs_own_template_draws_what_ksampler_draws(
     )
     expected = call(context, "VAEDecode", samples=latent, vae=Handle("flux", "vae"))
     assert int(abs(found - (expected[0] * 255).astype(np.int64)).max()) <= 1
+
+
+def test_the_flux_template_that_ships_runs_once_its_models_are_named(
+    context: RecordingContext, device: Device, shelves: Path, tmp_path: Path
+) -> None:
+    graph = json.loads((SHIPPED / "flux.json").read_text(encoding="utf-8"))
+    names = {"unet_name": "flux", "clip_name1": "clip_l", "clip_name2": "t5", "vae_name": "flux"}
+    for node in graph.values():
+        node["inputs"] |= {name: value for name, value in names.items() if name in node["inputs"]}
+        node["inputs"] |= {side: 64 for side in ("width", "height") if side in node["inputs"]}
+        node["inputs"] |= {"steps": 2} if "steps" in node["inputs"] else {}
+    folders = make_folders(tmp_path)
+    folders = Folders(shelves, folders.input, folders.output, folders.temp)
+    record = run_graph(graph, folders, services={Device: device, Models: context.service(Models)})
+    assert record["status"]["status_str"] == "success", record["status"]["messages"][-1]
+    assert len(list(folders.output.rglob("*.png"))) == 1
 
 
 def test_guidance_and_noise_are_taken_apart_as_ksampler_has_them(context: RecordingContext) -> None:
