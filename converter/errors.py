@@ -49,6 +49,11 @@ class Fault(Exception):
             document["retry_after"] = self.retry_after
         return document | self.extensions
 
+    def passing(self) -> Self:
+        """The fault itself, of which is known that the same request may meet no fault another time."""
+        self.retry = "same"
+        return self
+
     def detached(self) -> Self:
         """The fault itself, without where it was raised and why: that holds frames, and they hold whatever they saw,
         perhaps the fault. To be taken wherever a fault is kept.

@@ -19,7 +19,7 @@ LONGEST = 255
 """Characters of a key."""
 
 KEPT_STATUS = 422
-"""Of faults, those that the same request would meet again."""
+"""Of faults, those that the same request would meet again, unless they say otherwise."""
 
 _STRING = rf"""(?:[ !#-\[\]-~]|\\["\\]){{1,{LONGEST}}}"""
 """A string of structured fields (RFC 8941 section 3.3.3), of which an escaped character is one."""
@@ -76,4 +76,4 @@ def check(claim: Claim, known: Claim | None) -> None:
 
 def is_kept(outcome: Outcome) -> bool:
     """Whether a job that ended so goes on to stand for its key; after any other end the key is free."""
-    return not isinstance(outcome, Fault) or outcome.status == KEPT_STATUS
+    return not isinstance(outcome, Fault) or (outcome.status == KEPT_STATUS and outcome.retry == "never")

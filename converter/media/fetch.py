@@ -27,11 +27,19 @@ STALL = 20.0
 """Seconds between two pieces of a download."""
 
 _MOVED = (301, 302, 303, 307, 308)
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
 _HEADERS = {"User-Agent": "converter", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 class Unfetched(Exception):
-    """There is nothing usable behind a URL. The text goes on from "the URL", and repeats nothing of it."""
+    """There is nothing usable behind a URL. The text goes on from "the URL", and repeats nothing of it.
+
+    `passing`: another try may find more.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 class Allowance:
@@ -85,11 +93,11 @@ class Fetcher:
             async with asyncio.timeout(self._timeout):
                 return await self._follow(vet(url, self.trusted), spool, allowance)
         except ServerTimeoutError:
-            raise Unfetched("has a host that does not answer, or stalls") from None
+            raise Unfetched("has a host that does not answer, or stalls", passing=True) from None
         except TimeoutError:
-            raise Unfetched(f"was not fetched within {self._timeout:g} s") from None
+            raise Unfetched(f"was not fetched within {self._timeout:g} s", passing=True) from None
         except (ClientError, OSError, ValueError) as error:  # ValueError: what yarl says of a URL
-            raise Unfetched(explain(error)) from error
+            raise Unfetched(explain(error), passing=_passes(error)) from error
 
     async def _follow(self, target: Target, spool: Spool, allowance: Allowance) -> Content:
         for _ in range(self._redirects + 1):
@@ -125,7 +133,7 @@ class Fetcher:
 async def _read(response: ClientResponse, spool: Spool, allowance: Allowance) -> Content:
     """The body, within the allowance; a body that breaks off before its announced end raises ClientError."""
     if response.status != 200:
-        raise Unfetched(f"is answered with status {response.status}")
+        raise Unfetched(f"is answered with status {response.status}", passing=response.status in _PASSING)
     if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise Unfetched("is answered with an encoding that was not asked for")
     if response.content_length is not None:
@@ -146,3 +154,13 @@ def explain(error: Exception) -> str:
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return "has a host that refuses connections"
     return "has a connection that failed or broke off"
+
+
+def _passes(error: Exception) -> bool:
+    """Whether another try may get further: not where a name is known not to exist, or TLS or the URL is wrong."""
+    lasting = any(
+        isinstance(cause, ssl.SSLError | ValueError)
+        or (isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN)
+        for cause in (error, error.__cause__)
+    )
+    return not lasting

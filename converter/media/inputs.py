@@ -284,16 +284,18 @@ def _find(media: MediaInput, order: Order, inputs: Inputs, allowance: Allowance)
     return content
 
 
-def _explain(media: MediaInput, error: Exception) -> InvalidInput:
-    if media.kind in ("url", "object"):
-        return refuse(media, f"is a URL that is not fetched: it {error}")
-    return refuse(media, str(error))
+def _explain(media: MediaInput, error: Unfetched | Refused) -> InvalidInput:
+    if media.kind not in ("url", "object"):
+        return refuse(media, str(error))
+    fault = refuse(media, f"is a URL that is not fetched: it {error}")
+    return fault.passing() if isinstance(error, Unfetched) and error.passing else fault
 
 
 def _raise(faults: list[Fault]) -> None:
     """Raise what is wrong: the inputs, all at once, before what is wrong with others."""
     wrong = [fault for fault in faults if isinstance(fault, InvalidInput)]
     if len(wrong) > 1:
-        raise InvalidInput(" ".join(fault.detail for fault in wrong), inputs=[fault.extensions for fault in wrong])
+        together = InvalidInput(" ".join(fault.detail for fault in wrong), inputs=[fault.extensions for fault in wrong])
+        raise together if any(fault.retry == "never" for fault in wrong) else together.passing()
     for fault in wrong or faults:
         raise fault

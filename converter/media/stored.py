@@ -50,10 +50,10 @@ class Stores:
                 with refusals():
                     return await _read(self._stores[number], key, spool, allowance)
         except TimeoutError:
-            raise Unfetched(f"was not fetched within {self._timeout:g} s") from None
+            raise Unfetched(f"was not fetched within {self._timeout:g} s", passing=True) from None
         except StorageError as error:
             log.warning("an input was not read from object storage: %s", error)
-            raise Unfetched(f"{_explain(error)}") from error
+            raise _explain(error) from error
 
 
 async def _read(store: "ObjectStore", key: str, spool: Spool, allowance: Allowance) -> Content:
@@ -66,10 +66,11 @@ async def _read(store: "ObjectStore", key: str, spool: Spool, allowance: Allowan
         allowance.take(spool.size + len(chunk), len(chunk))
         await spool.write(memoryview(chunk))
     if spool.size != size:
-        raise Unfetched("has an object that broke off")
+        raise Unfetched("has an object that broke off", passing=True)
     return await spool.end()
 
 
-def _explain(error: StorageError) -> str:
-    missing = isinstance(error.__cause__, FileNotFoundError)
-    return "has an object that is not there" if missing else "has an object that can't be read"
+def _explain(error: StorageError) -> Unfetched:
+    if isinstance(error.__cause__, FileNotFoundError):
+        return Unfetched("has an object that is not there")
+    return Unfetched("has an object that can't be read", passing=not isinstance(error.__cause__, PermissionError))

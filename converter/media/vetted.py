@@ -24,7 +24,7 @@ from converter.core.address import Target, is_public
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The IP addresses of a host; raises OSError where there are none."""
 
-LOOKUPS = 8
+LOOKUPS = 64
 """Hosts that are resolved at once: each takes a thread for as long as the name servers let it wait."""
 
 

@@ -148,6 +148,7 @@ def test_keys_of_two_callers_are_two() -> None:
         (errors.ExecutionFailed(""), True),
         (errors.InvalidWorkflow(""), True),
         (errors.InvalidInput(""), True),
+        (errors.InvalidInput("").passing(), False),
         (errors.Canceled(""), False),
         (errors.Shed("", retry_after=1), False),
         (errors.EngineFailed(""), False),

@@ -143,10 +143,24 @@ async def test_who_leaves_while_an_input_is_fetched_leaves_nothing(engine: FakeE
 
 async def test_everything_that_can_not_be_fetched_is_named_at_once(engine: FakeEngine, origin: Origin) -> None:
     async with converter(engine.url, fetch_origins=origin.url) as caller:
-        graph = loaded(f"{origin.url}/404") | {"9": loaded(f"{origin.url}/500")["1"]}
-        reply = await caller.run(graph)
-        assert (reply.status, reply.code) == (422, "invalid_input")
-        assert [place["node_id"] for place in reply.document["inputs"]] == ["1", "9"]
+        for first, retry in (("404", "never"), ("503", "same")):
+            graph = loaded(f"{origin.url}/{first}") | {"9": loaded(f"{origin.url}/500")["1"]}
+            reply = await caller.run(graph)
+            assert (reply.status, reply.code, reply.document["retry"]) == (422, "invalid_input", retry)
+            assert reply.headers.get("x-should-retry") == ("false" if retry == "never" else None)
+            assert [place["node_id"] for place in reply.document["inputs"]] == ["1", "9"]
+
+
+async def test_an_input_that_could_not_be_fetched_this_time_does_not_spoil_its_key(
+    engine: FakeEngine, origin: Origin
+) -> None:
+    async with converter(engine.url, fetch_origins=origin.url) as caller:
+        key = {"Idempotency-Key": "again"}
+        origin.places["/now"] = (503, "")
+        first = await caller.run(loaded(f"{origin.url}/now"), key)
+        assert (first.code, first.document["retry"]) == ("invalid_input", "same")
+        origin.places["/now"] = (302, "/red.png")
+        assert (await caller.run(loaded(f"{origin.url}/now"), key)).colors == [CYAN]
 
 
 async def test_an_object_is_read_from_the_places_that_the_operator_names(engine: FakeEngine, tmp_path: Path) -> None:

@@ -134,12 +134,17 @@ async def test_a_trusted_name_is_looked_up_as_the_machine_does(origin: Origin) -
 
 
 async def test_a_name_that_nobody_knows() -> None:
+    reason = 0
+
     async def resolve(host: str, port: int) -> Sequence[str]:
-        raise socket.gaierror("no such host")
+        raise socket.gaierror(reason, "no such host")
 
     async with fetcher(resolve=resolve) as it:
-        with pytest.raises(Unfetched, match="not known"):
-            await take(it, "http://files.example.com/a.png")
+        for number, passing in ((socket.EAI_NONAME, False), (socket.EAI_AGAIN, True)):
+            reason = number
+            with pytest.raises(Unfetched, match="not known") as raised:
+                await take(it, "http://files.example.com/a.png")
+            assert raised.value.passing is passing
 
 
 # Redirects -----------------------------------------------------------------------------------------------------------
@@ -227,8 +232,9 @@ async def test_https_is_not_given_up_on_the_way(monkeypatch: pytest.MonkeyPatch)
 )
 async def test_what_is_no_whole_file_is_refused(origin: Origin, path: str, said: str) -> None:
     async with fetcher(origin.url) as it:
-        with pytest.raises(Unfetched, match=said):
+        with pytest.raises(Unfetched, match=said) as raised:
             await take(it, origin.url + path, each=20_000_000)
+        assert raised.value.passing is (said in ("broke off", "failed or broke off", "status 503"))
         assert await take(it, f"{origin.url}/a.png") == DATA
 
 

@@ -42,8 +42,9 @@ async def test_an_object_is_read_as_it_is(bucket: Bucket, key: str) -> None:
 
 
 async def test_what_is_not_there_or_too_large_is_said(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Unfetched, match="not there"):
+    with pytest.raises(Unfetched, match="not there") as raised:
         await take(stores(bucket), "s3://results/in/nothing.png")
+    assert not raised.value.passing
     with pytest.raises(Unfetched, match=f"more than the {len(DATA) - 1} bytes"):
         await take(stores(bucket), "s3://results/in/a.png", each=len(DATA) - 1)
     assert "hidden-secret" not in caplog.text
@@ -74,8 +75,9 @@ async def test_an_object_that_breaks_off_is_no_object(bucket: Bucket) -> None:
         lying = bucket.options | {"endpoint": origin.url}
         both = {name: Source(f"s3://{name}", lying) for name in ("whole", "short")}
         assert await take(Stores(both, 30.0), "s3://whole/a.png") == DATA
-        with pytest.raises(Unfetched, match=r"can't be read|broke off"):
+        with pytest.raises(Unfetched, match=r"can't be read|broke off") as raised:
             await take(Stores(both, 30.0), "s3://short/a.png")
+        assert raised.value.passing
 
 
 def test_a_store_that_can_not_be_opened_is_named(bucket: Bucket) -> None:
