@@ -10,6 +10,7 @@ from typing import Any
 
 from converter.core.catalog import Offer
 from converter.core.template import MEDIA, Template
+from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotFound, RateLimited, Unauthorized
 
 MULTIPLE = 8
@@ -70,7 +71,7 @@ def choose(models: Mapping[str, Template], name: str | None, *, mask: bool = Fal
     else:
         found = models.get(name)
     if found is None:
-        asked = "no model" if name is None else f"no model {name[:64]}"
+        asked = "no model" if name is None else f"no model {clip(name, 64)}"
         raise NotFound(f"there is {asked} here that does this; there is {', '.join(models) or 'none'}", param="model")
     return found
 

@@ -111,6 +111,13 @@ async def test_a_job_that_fails_is_told_as_a_job(caller: Caller) -> None:
     assert again.document["status"] == "FAILED"
 
 
+async def test_its_client_gives_nothing_for_a_job_that_failed_and_raises_what_was_refused(endpoint: Any) -> None:
+    failing = {"input": {"workflow": passed_through("TestRaise", kind="ValueError")}}
+    assert await call(endpoint.run_sync, failing, timeout=60) is None
+    with pytest.raises(requests.HTTPError, match="400"):
+        await call(endpoint.run_sync, {"input": {"workflow": {}, "unheard_of": 1}}, timeout=60)
+
+
 async def test_a_text_is_a_file(caller: Caller) -> None:
     reply = await caller.post("/runpod/runsync", {"input": {"workflow": text("wörds")}})
     (file,) = reply.document["output"]["images"]
