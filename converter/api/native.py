@@ -302,7 +302,8 @@ def _refuse_strays(order: Order) -> None:
     """Parts that no input refers to are a mistake, as unknown fields are."""
     strays = set(order.parts)
     if strays:
-        strays -= {media.value for media in media_inputs(order.workflow, order.media) if media.kind == "part"}
+        found = media_inputs(order.workflow, order.media, parts=order.parts)
+        strays -= {media.value for media in found if media.kind == "part"}
     if strays:
         problems = [f'no input refers to the part "{clip(name, 64)}"' for name in sorted(strays)]
         raise InvalidRequest([{"pointer": "", "detail": problem} for problem in problems])

@@ -6,12 +6,11 @@ comfy-sdk 0.5.0 was made from it. Invariant: nothing here changes its arguments.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from converter.core.media import FOLDERS
 from converter.core.outputs import FileRef, Kind, Output
 from converter.core.workflow import clip
 from converter.errors import (
@@ -299,20 +298,17 @@ def is_reference(value: object) -> bool:
 
 
 def find_references(workflow: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The ids of all assets that inputs of a workflow stand for, each once, and what is wrong with other references."""
+    """The ids of all assets that stand in inputs of a workflow, each once, and what is wrong with other references."""
     found: dict[str, None] = {}
     problems = []
     for node_id, name, value in _inputs(workflow):
-        place = f"node {clip(node_id, 64)}, input {clip(name, 64)}"
-        for each in value if isinstance(value, list) and _is_folder(workflow, node_id, name) else [value]:
-            if is_reference(each):
-                id = _id_of(each)
-                if id is None:
-                    problems.append(f"{place}: a {ASSET} needs info.id, the id of an asset")
-                else:
-                    found[id] = None
-            elif _holds_reference(each):
-                problems.append(f"{place}: a {ASSET} must be the whole value of an input, not a part of it")
+        for reference in _find(value):
+            id = _id_of(reference)
+            if id is None:
+                place = f"node {clip(node_id, 64)}, input {clip(name, 64)}"
+                problems.append(f"{place}: a {ASSET} needs info.id, the id of an asset")
+            else:
+                found[id] = None
     return list(found), problems
 
 
@@ -320,34 +316,35 @@ def replace_references(workflow: Mapping[str, Any]) -> dict[str, Any]:
     """The workflow with parts, named by the ids of assets, in the place of its references, which are all right."""
     changed = dict(workflow)
     for node_id, name, value in _inputs(workflow):
-        replaced = [_as_part(each) for each in value] if isinstance(value, list) else _as_part(value)
-        if replaced != value:
+        if any(True for _ in _find(value)):
             node = changed[node_id]
-            changed[node_id] = {**node, "inputs": {**node["inputs"], name: replaced}}
+            changed[node_id] = {**node, "inputs": {**node["inputs"], name: _replace(value)}}
     return changed
 
 
-def _as_part(value: Any) -> Any:
-    return {"part": _id_of(value)} if is_reference(value) else value
+def _find(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The references in a value, at any depth."""
+    if is_reference(value):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _find(each)
 
 
-def _id_of(reference: Any) -> str | None:
+def _replace(value: Any) -> Any:
+    if is_reference(value):
+        return {"part": _id_of(value)}
+    if isinstance(value, dict):
+        return {name: _replace(each) for name, each in value.items()}
+    return [_replace(each) for each in value] if isinstance(value, list) else value
+
+
+def _id_of(reference: Mapping[str, Any]) -> str | None:
     info = reference.get("info")
     id = info.get("id") if isinstance(info, Mapping) else None
     return id if isinstance(id, str) and id else None
 
 
-def _is_folder(workflow: Mapping[str, Any], node_id: str, name: str) -> bool:
-    return (workflow[node_id].get("class_type"), name) in FOLDERS
-
-
 def _inputs(workflow: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     nodes = [(id, node["inputs"]) for id, node in workflow.items() if isinstance(node, Mapping) and "inputs" in node]
     return [(id, name, value) for id, inputs in nodes if isinstance(inputs, Mapping) for name, value in inputs.items()]
-
-
-def _holds_reference(value: object) -> bool:
-    if is_reference(value):
-        return True
-    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return any(map(_holds_reference, children))

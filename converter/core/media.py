@@ -65,7 +65,8 @@ class MediaInput:
     value: the name of the part where `kind` is "part", else the text as it was given. url is http(s), object is in an
     object storage. The others can only be refused: scheme, a URL of any other scheme; path, a file name that leaves the
     engine's input folder; in a list, name is what is no media, and excess what is more than MAX_LIST.
-    position: that of a picture in the list that becomes a folder; None for an input that names a file.
+    position: that of a picture in the list that becomes a folder; None for an input that names a file. nested: the part
+    stands somewhere within the input's value, perhaps beside others.
     """
 
     node_id: str
@@ -74,15 +75,19 @@ class MediaInput:
     kind: Kind
     value: str = field(repr=False)
     position: int | None = None
+    nested: bool = False
 
 
 def media_inputs(
-    graph: Graph, marked: Collection[tuple[str, str]] = frozenset(), declared: Collection[Place] = frozenset()
+    graph: Graph,
+    marked: Collection[tuple[str, str]] = frozenset(),
+    declared: Collection[Place] = frozenset(),
+    parts: Collection[str] = frozenset(),
 ) -> tuple[MediaInput, ...]:
     """What has to be staged, in the order of the workflow; names of files that the engine has are left out.
 
     marked: further `(node id, input name)` that name media, as a template declares them; declared: further places, as
-    the engine does.
+    the engine does. parts: those of the request, which may also stand within the value of an input.
     """
     found = []
     for node_id, node in graph.items():
@@ -97,8 +102,37 @@ def media_inputs(
             else:
                 loads = place in LOADERS or place in declared or (node_id, name) in marked
                 recognized = _recognize(value, loads)
-                found += [MediaInput(node_id, class_type, name, *recognized)] if recognized else []
+                if recognized:
+                    found.append(MediaInput(node_id, class_type, name, *recognized))
+                else:
+                    within = dict.fromkeys(_find_parts(value, parts))
+                    found += [MediaInput(node_id, class_type, name, "part", part, nested=True) for part in within]
     return tuple(found)
+
+
+def fill_parts(value: object, names: Mapping[str, str]) -> object:
+    """The value of an input with names in the place of parts, wherever they stand in it."""
+    if isinstance(value, dict):
+        part = _part(value)
+        return names[part] if part in names else {key: fill_parts(each, names) for key, each in value.items()}
+    return [fill_parts(each, names) for each in value] if isinstance(value, list) else value
+
+
+def _find_parts(value: object, parts: Collection[str]) -> Iterator[str]:
+    if isinstance(value, dict):
+        part = _part(value)
+        if part in parts:
+            yield part
+            return
+    if parts and isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _find_parts(each, parts)
+
+
+def _part(value: Mapping[str, object]) -> str:
+    """The part that an object stands for; "" where it stands for none: parts have names."""
+    part = value.get("part")
+    return part if value.keys() == {"part"} and isinstance(part, str) else ""
 
 
 def _recognize(value: object, loads: bool) -> tuple[Kind, str] | None:

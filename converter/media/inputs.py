@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from converter.core.address import Refused, vet
-from converter.core.media import MediaInput, decode, identify, media_inputs, refuse
+from converter.core.media import MediaInput, decode, fill_parts, identify, media_inputs, refuse
 from converter.core.order import Content, Order
 from converter.core.shelf import Shelf
 from converter.core.signatures import MediaType
@@ -129,6 +129,7 @@ class Staging:
         self._staged: set[str] = set()
         self._shelved: list[str] = []
         self._folders: dict[tuple[str, str], str] = {}
+        self._nested: dict[tuple[str, str], dict[str, str]] = {}
         self._underway: list[asyncio.Future[str]] = []
         self._slots = asyncio.Semaphore(TRANSFERS)
         self.needed = bool(self._pending)
@@ -149,6 +150,8 @@ class Staging:
                 group.create_task(self._carry_out(media, content, names, faults))
         self._pending = []
         _raise(faults)
+        for (node_id, name), files in self._nested.items():
+            names[node_id, name] = fill_parts(self._workflow[node_id]["inputs"][name], files)
         return replace_inputs(self._workflow, names | self._folders)
 
     async def _carry_out(
@@ -163,7 +166,9 @@ class Staging:
         except Fault as fault:
             faults.append(fault)
         else:
-            if media.position is None:
+            if media.nested:
+                self._nested.setdefault((media.node_id, media.input_name), {})[media.value] = name
+            elif media.position is None:
                 names[media.node_id, media.input_name] = name
 
     async def remove(self) -> None:
@@ -259,7 +264,7 @@ def _find_all(order: Order, inputs: Inputs, allowance: Allowance) -> list[tuple[
     """What has to be staged, with its bytes as far as they are here: None stands for what has to be fetched."""
     found: list[tuple[MediaInput, Content | None]] = []
     faults: list[Fault] = []
-    for media in media_inputs(order.workflow, order.media, inputs.engine.uploads):
+    for media in media_inputs(order.workflow, order.media, inputs.engine.uploads, order.parts):
         try:
             found.append((media, _find(media, order, inputs, allowance)))
         except InvalidInput as fault:

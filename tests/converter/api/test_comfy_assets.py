@@ -155,6 +155,21 @@ async def test_references_that_lead_nowhere_are_all_named(caller: Caller) -> Non
         assert len(missing.value.details["assets"]) == 2
 
 
+async def test_references_may_stand_anywhere_in_an_input(caller: Caller, engine: FakeEngine) -> None:
+    async with comfy(caller.url) as client:
+        first, second = (client.assets.from_bytes(encode(solid(color)[0])) for color in (1, 2))
+        workflow = client.workflows.from_json(picture(3))
+        workflow.set_input("1", "passed_over", {"files": [first, second, "text"], "again": first})
+        await client.run(workflow)
+    [posted] = [asked.body for asked in engine.requests if asked.path == "/prompt" and asked.method == "POST"][-1:]
+    given = posted["prompt"]["1"]["inputs"]["passed_over"]
+    assert given == {"files": [given["again"], given["files"][1], "text"], "again": given["again"]}
+    folders, names = zip(*(name.split("/") for name in given["files"][:2]), strict=True)
+    assert set(folders) == {"converter"}
+    stored = [engine.folders.locate(name, kind="input", subfolder="converter") for name in names]
+    assert [color_of(path.read_bytes()) for path in stored] == [1, 2]
+
+
 async def test_an_output_is_an_asset_for_the_next_workflow(caller: Caller) -> None:
     async with comfy(caller.url) as client:
         [output] = (await client.run(client.workflows.from_json(picture(0x112233)))).outputs

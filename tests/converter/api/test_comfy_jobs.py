@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 from comfy_sdk import (
     AsyncOutput,
+    Comfy,
     ComfyError,
     IdempotencyKeyReuse,
     InvalidWorkflow,
@@ -21,7 +22,7 @@ from comfy_sdk import (
 
 from tests.converter.api.comfy import EVENTS, check, comfy
 from tests.converter.faults.graphs import passed_through, picture, text, two_pictures
-from tests.converter.faults.replica import Caller, converter
+from tests.converter.faults.replica import Caller, converter, give_up
 from tests.fakes.engine import FakeEngine
 from tests.fakes.pictures import color_of
 
@@ -189,6 +190,43 @@ async def test_a_key_counts_once(caller: Caller, engine: FakeEngine) -> None:
         with pytest.raises(IdempotencyKeyReuse):
             await client.submit(client.workflows.from_json(picture(1)), idempotency_key="mine")
         assert len([job async for job in client.list_jobs()]) == 1
+
+
+async def test_a_caller_who_left_before_the_answer_finds_the_job_and_cannot_begin_it_again(
+    caller: Caller, engine: FakeEngine
+) -> None:
+    engine.faults.held_path = "/prompt"
+    asking = asyncio.create_task(caller.post(JOBS, {"workflow": picture(0x010203)}, Idempotency_Key="mine"))
+    await engine.until(
+        lambda: any(asked.path == "/prompt" and asked.method == "POST" for asked in engine.requests[-1:])
+    )
+    await give_up(asking)
+    engine.faults.held_path = ""
+    engine.release()
+    assert (await caller.post(JOBS, {"workflow": picture(1)}, Idempotency_Key="mine")).status == 422
+    async with comfy(caller.url) as client:
+        [summary] = [job async for job in client.list_jobs()]
+        job = await (await client.jobs.get(summary.id)).result()
+        assert color_of(await job.outputs[0].to_bytes()) == 0x010203
+
+
+async def test_snapshots_come_at_most_twice_a_second(caller: Caller) -> None:
+    reply = await caller.post(JOBS, {"workflow": passed_through("TestPreview", steps=500)})
+    begun = asyncio.get_running_loop().time()
+    body = (await caller.get(f"{JOBS}/{reply.document['id']}/events")).body
+    most = (asyncio.get_running_loop().time() - begun) / 0.5 + 1
+    assert body.count(b"event: preview\n") <= most
+    assert body.count(b"event: progress\n") <= most
+
+
+async def test_the_sdk_for_scripts_runs_a_workflow(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFY_BASE_URL", caller.url)
+
+    def run() -> bytes:
+        with Comfy() as client:
+            return client.run(client.workflows.from_json(picture(0x778899))).outputs[0].to_bytes()
+
+    assert color_of(await asyncio.to_thread(run)) == 0x778899
 
 
 async def test_a_full_queue_is_said_at_once_and_the_sdk_comes_back(engine: FakeEngine) -> None:

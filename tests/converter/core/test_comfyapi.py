@@ -1,6 +1,7 @@
 """Comfy API v2 in words: each decision by itself."""
 
 import string
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from converter.core import comfyapi
 from converter.core.comfyapi import Named, Record
-from converter.core.outputs import FileRef, Kind
+from converter.core.outputs import FileRef, Kind, Output
 from converter.errors import Canceled, ExecutionFailed, Expired, InvalidWorkflow, NotFound, OutOfMemory, QueueFull
 
 RECORD = Record("tag-1", "", 1_700_000_000.0, 1_700_000_600.5)
@@ -144,46 +145,47 @@ WORKFLOWS = st.dictionaries(
 
 @given(WORKFLOWS, st.data())
 def test_every_reference_becomes_a_part_and_nothing_else_changes(workflow: dict[str, Any], data: st.DataObject) -> None:
-    places = [(id, name) for id, node in workflow.items() for name in node["inputs"]]
-    chosen = data.draw(st.sets(st.sampled_from(places))) if places else set()
-    ids = {place: data.draw(st.sampled_from(["x", "y", "z"])) for place in sorted(chosen)}
-    changed = {
-        id: {**node, "inputs": {n: reference(ids[id, n]) if (id, n) in ids else v for n, v in node["inputs"].items()}}
-        for id, node in workflow.items()
-    }
-    found, problems = comfyapi.find_references(changed)
-    assert (set(found), len(found), problems) == (set(ids.values()), len(set(ids.values())), [])
-    replaced = comfyapi.replace_references(changed)
-    for id, name in places:
-        value = replaced[id]["inputs"][name]
-        assert value == ({"part": ids[id, name]} if (id, name) in ids else workflow[id]["inputs"][name])
+    wraps = [lambda value: value, lambda value: [value, 1], lambda value: {"a": [{"b": value}]}]
+    ids: list[str] = []
+
+    def put(value: Any, mark: bool) -> tuple[Any, Any]:
+        """What stands in the workflow, and what is to stand in its place."""
+        if not mark:
+            return value, value
+        ids.append(data.draw(st.sampled_from(["x", "y", "z"])))
+        wrap = data.draw(st.sampled_from(wraps))
+        return wrap(reference(ids[-1])), wrap({"part": ids[-1]})
+
+    given, expected = {}, {}
+    for id, node in workflow.items():
+        values = {name: put(value, data.draw(st.booleans())) for name, value in node["inputs"].items()}
+        given[id] = {**node, "inputs": {name: before for name, (before, _) in values.items()}}
+        expected[id] = {**node, "inputs": {name: after for name, (_, after) in values.items()}}
+    found, problems = comfyapi.find_references(given)
+    assert (sorted(found), problems) == (sorted(set(ids)), [])
+    assert comfyapi.replace_references(given) == expected
 
 
-@pytest.mark.parametrize(
-    ("value", "word"),
-    [
-        ({"__type": "core/ASSET"}, "info.id"),
-        ({"__type": "core/ASSET", "info": {"id": ""}}, "info.id"),
-        ({"__type": "core/ASSET", "info": {"id": 3}}, "info.id"),
-        ([reference("1")], "whole value"),
-        ({"a": [{"b": reference("1")}]}, "whole value"),
-    ],
-)
-def test_other_references_are_named(value: Any, word: str) -> None:
+@pytest.mark.parametrize("info", [{}, {"info": {"id": ""}}, {"info": {"id": 3}}, {"info": []}])
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [{"a": value}]], ids=["whole", "within"])
+def test_other_references_are_named(info: Any, wrap: Callable[[Any], Any]) -> None:
+    value = wrap({"__type": "core/ASSET", **info})
     found, [problem] = comfyapi.find_references({"7": {"class_type": "A", "inputs": {"image": value}}})
     assert found == []
     assert "node 7, input image" in problem
-    assert word in problem
+    assert "info.id" in problem
 
 
-def test_a_list_of_references_is_a_folder_of_pictures() -> None:
-    listed = [reference("1"), "data:,", reference("2")]
-    workflow = {"7": {"class_type": "VHS_LoadImages", "inputs": {"directory": listed}}}
-    assert comfyapi.find_references(workflow) == (["1", "2"], [])
-    replaced = comfyapi.replace_references(workflow)
-    assert replaced["7"]["inputs"]["directory"] == [{"part": "1"}, "data:,", {"part": "2"}]
-    _, [problem] = comfyapi.find_references({"7": {**workflow["7"], "inputs": {"directory": [[reference("1")]]}}})
-    assert "whole value" in problem
+def test_outputs_have_addresses_and_say_when_these_end() -> None:
+    file = FileRef("a.png", "", "output")
+    named = Named("tag-1", "", 0, "a.png", "image/png", 7, 1_700_000_000.0, 1_700_000_600.0, "image", file)
+    assert named.output == Output("", None, "a.png", "image", "image/png", file=file)
+    asset = comfyapi.show_named(named, "the-id", "http://a/b", "2023-11-14T22:13:20Z")
+    assert (asset["id"], asset["url"], asset["url_expires_at"]) == ("the-id", "http://a/b", "2023-11-14T22:13:20Z")
+    assert (asset["size_bytes"], asset["job_id"]) == (7, "tag-1")
+    kept = {"node_id": "2", "name": "a", "type": "text", "content_type": "text/plain", "size_bytes": 5, "id": "the-id"}
+    shown = comfyapi.show_output({**kept, "text": "words"}, "tag-1", "http://a/b", None)
+    assert shown == {**kept, "hash": None, "url": "http://a/b", "url_expires_at": None, "job_id": "tag-1"}
 
 
 def test_uploads_and_outputs_are_told_apart_by_their_ids() -> None:

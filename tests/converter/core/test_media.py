@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.media import FOLDERS, LOADERS, MAX_LIST, MAX_PATH, Kind, MediaInput, decode, identify, media_inputs
+from converter.core.media import (
+    FOLDERS,
+    LOADERS,
+    MAX_LIST,
+    MAX_PATH,
+    Kind,
+    MediaInput,
+    decode,
+    fill_parts,
+    identify,
+    media_inputs,
+)
 from converter.core.workflow import check
 from converter.errors import InvalidInput, InvalidWorkflow
 from tests.converter.core.documents import drafts, graphs
@@ -102,6 +113,21 @@ def test_a_text_that_looks_like_media_is_never_touched(value: str, class_type: s
 def test_a_part_is_found_anywhere() -> None:
     [media] = media_inputs(load({"part": "mask"}, "AnyCustomNode", "whatever"))
     assert (media.kind, media.value) == ("part", "mask")
+
+
+def test_parts_of_the_request_are_found_within_values() -> None:
+    value = {"files": [{"part": "a"}, {"part": "b"}, {"part": "a"}], "text": "a", "other": {"part": "c"}}
+    found = media_inputs(load(value, "AnyCustomNode", "whatever"), parts={"a", "b"})
+    assert [(media.kind, media.value, media.nested) for media in found] == [("part", "a", True), ("part", "b", True)]
+    filled = {"files": ["1.png", "2.png", "1.png"], "text": "a", "other": {"part": "c"}}
+    assert fill_parts(value, {"a": "1.png", "b": "2.png"}) == filled
+    assert media_inputs(load(value, "AnyCustomNode", "whatever")) == ()
+
+
+@pytest.mark.parametrize("value", [{"part": 3}, {"part": "a", "more": 1}, [{"part": ["a"]}], ["a"], "a", None])
+def test_what_only_looks_like_a_part_stays(value: Any) -> None:
+    assert media_inputs(load([value], "AnyCustomNode", "whatever"), parts={"a"}) == ()
+    assert fill_parts(value, {"a": "1.png"}) == value
 
 
 def test_a_template_marks_further_places() -> None:
