@@ -208,7 +208,7 @@ async def test_a_program_that_knows_the_rules_of_accessibility_finds_nothing(vis
     await visitor.field("Template").select_option("inpaint")
     await visitor.button("Use the picture just made").click()
     for scheme in ("light", "dark"):
-        await visitor.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await visitor.page.emulate_media(color_scheme=scheme)
         found = await Axe().run(visitor.page)
         assert not found.response["violations"]
 
