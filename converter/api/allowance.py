@@ -7,7 +7,8 @@ whatever becomes of it; an order that is refused has cost its key nothing.
 
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 from aiolimiter import AsyncLimiter
@@ -19,6 +20,9 @@ from converter.errors import RateLimited
 from converter.telemetry import Metrics
 
 MINUTE = 60.0
+
+ANOTHER = web.RequestKey[Callable[[], AbstractAsyncContextManager[None]]]("another")
+"""Where a request that turns out to be several orders finds what carries one more; absent where there are no keys."""
 
 
 class Allowance:
@@ -45,6 +49,7 @@ class Allowance:
             raise self._refuse(f"the key may have {self._concurrency} orders under way at once, and has", seconds)
         try:
             await self._count(key)
+            request[ANOTHER] = partial(self.order, request, key)
             yield
         finally:
             run = request.get(RUN)

@@ -9,7 +9,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -171,29 +171,33 @@ class OpenAI:
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/images/generations`."""
-        with self._hall.gate.knock() as ticket:
-            document, parts = await read_document(request, self._hall.bounds)
-            if parts:
-                raise InvalidRequest([{"pointer": "", "detail": "pictures that go in are for /v1/images/edits"}])
-            body = validate(Drawing, _strip(document))
-            template = openai.choose(openai.find_drawers(self._find_templates()), body.model)
-            task = Task("image_generation", body, template, {})
-            runs = self._begin(request, task, ticket)
-        return await self._answer(request, task, runs)
+        async with AsyncExitStack() as stack:
+            with self._hall.gate.knock() as ticket:
+                document, parts = await read_document(request, self._hall.bounds)
+                if parts:
+                    raise InvalidRequest([{"pointer": "", "detail": "pictures that go in are for /v1/images/edits"}])
+                body = validate(Drawing, _strip(document))
+                template = openai.choose(openai.find_drawers(self._find_templates()), body.model)
+                task = Task("image_generation", body, template, {})
+                await stack.enter_async_context(work.more_orders(request, body.n - 1))
+                runs = self._begin(request, task, ticket)
+            return await self._answer(request, task, runs)
 
     async def edit(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/images/edits`."""
-        with self._hall.gate.knock() as ticket:
-            fields, files = await read_form(request, self._hall.bounds, FILES)
-            body = validate(Edit, _gather(fields, files))
-            pictures = {"image": body.image[0]}
-            if body.mask:
-                pictures["mask"] = await _read_mask(body.mask[0])
-            models = openai.find_editors(self._find_templates())
-            template = openai.choose(models, body.model, mask="mask" in pictures)
-            task = Task("image_edit", body, template, pictures)
-            runs = self._begin(request, task, ticket)
-        return await self._answer(request, task, runs)
+        async with AsyncExitStack() as stack:
+            with self._hall.gate.knock() as ticket:
+                fields, files = await read_form(request, self._hall.bounds, FILES)
+                body = validate(Edit, _gather(fields, files))
+                pictures = {"image": body.image[0]}
+                if body.mask:
+                    pictures["mask"] = await _read_mask(body.mask[0])
+                models = openai.find_editors(self._find_templates())
+                template = openai.choose(models, body.model, mask="mask" in pictures)
+                task = Task("image_edit", body, template, pictures)
+                await stack.enter_async_context(work.more_orders(request, body.n - 1))
+                runs = self._begin(request, task, ticket)
+            return await self._answer(request, task, runs)
 
     async def refuse(self, request: web.Request) -> web.Response:
         """What OpenAI's Images API has beside these."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
+from converter.api.allowance import ANOTHER
 from converter.api.answers import JOB_ID, KEY_NAME, REQUEST_ID, RUN, TIMES
 from converter.core.order import Order
 from converter.errors import EngineFailed, Fault
@@ -37,6 +38,15 @@ def begin(request: web.Request, jobs: Jobs, order: Order, ticket: Ticket, *, alo
     request[JOB_ID] = run.id
     request[RUN] = run
     return run
+
+
+@asynccontextmanager
+async def more_orders(request: web.Request, count: int) -> AsyncIterator[None]:
+    """Let a request count as so many orders more of its key as long as this is entered; raises RateLimited."""
+    async with AsyncExitStack() as stack:
+        for _ in range(count if ANOTHER in request else 0):
+            await stack.enter_async_context(request[ANOTHER]())
+        yield
 
 
 @contextmanager

@@ -463,6 +463,18 @@ async def test_keys_are_shown_as_its_client_shows_them(
         assert (await client.models.list()).object == "list"
 
 
+async def test_every_picture_counts_as_an_order_of_its_key(engine: FakeEngine, templates: Path) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    settings: dict[str, Any] = {**SERVED, "workflows_dir": templates, "api_keys": f"me:{KEY}"}
+    limits: list[tuple[dict[str, Any], int]] = [({"key_concurrency": 2}, 200), ({"key_rate": 3}, 429)]
+    for limit, second in limits:
+        async with converter(engine.url, **settings, **limit) as caller:
+            for count, status in ((2, 200), (4, 429), (2, second)):
+                body = {"prompt": "x", "n": count}
+                reply = await caller.ask("POST", "/v1/images/generations", headers, json=body)
+                assert reply.status == status, (limit, count, reply.body[:200])
+
+
 async def test_a_request_is_known_by_its_id(caller: Caller) -> None:
     reply = await caller.post("/v1/images/generations", {"prompt": "x", "model": None}, X_Request_Id="mine")
     assert (reply.status, reply.headers["x-request-id"]) == (200, "mine")
