@@ -98,6 +98,8 @@ class Errands:
             log.info("a submission was not answered: %s", error, extra=self._order.about)
             return evidence.Unanswered()
         if isinstance(submission, answers.Refused):
+            if self._staging.endangered:
+                return deeds.Refused(EngineFailed("the engine has restarted, and may have lost the inputs of this job"))
             return deeds.Refused(normalize_refusal(submission.status, submission.body))
         if submission.prompt_id != prompt_id:
             await self.withdraw(submission.prompt_id)

@@ -132,6 +132,7 @@ class Staging:
         self._nested: dict[tuple[str, str], dict[str, str]] = {}
         self._underway: list[asyncio.Future[str]] = []
         self._slots = asyncio.Semaphore(TRANSFERS)
+        self._instance: str | None = None
         self.needed = bool(self._pending)
 
     def emptied(self) -> "Staging":
@@ -145,6 +146,7 @@ class Staging:
         """
         names: dict[tuple[str, str], object] = {}
         faults: list[Fault] = []
+        self._instance = self._inputs.engine.instance
         async with asyncio.TaskGroup() as group:
             for media, content in self._pending:
                 group.create_task(self._carry_out(media, content, names, faults))
@@ -170,6 +172,11 @@ class Staging:
                 self._nested.setdefault((media.node_id, media.input_name), {})[media.value] = name
             elif media.position is None:
                 names[media.node_id, media.input_name] = name
+
+    @property
+    def endangered(self) -> bool:
+        """Whether the engine has restarted since, and may have lost what was staged: its disk may be gone with it."""
+        return self.needed and self._inputs.folder is None and self._instance != self._inputs.engine.instance
 
     async def remove(self) -> None:
         """Let go of what was staged: where the folder is shared, what nobody else needs is removed."""

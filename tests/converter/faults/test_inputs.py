@@ -5,6 +5,7 @@ import base64
 import gc
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -203,6 +204,23 @@ async def test_a_list_of_pictures_becomes_a_folder(engine: FakeEngine, origin: O
         assert (await caller.run(graph)).colors == [RED, CYAN]
         await caller.until_empty()
         assert [path.name for path in folder.rglob("*")] == ["converter"]
+
+
+async def test_an_engine_that_comes_back_without_its_files_is_not_the_callers_fault(engine: FakeEngine) -> None:
+    """The same request may be sent again, and has its inputs uploaded again."""
+    async with converter(engine.url) as caller:
+        engine.hold("ImageInvert")
+        running = caller.start(loaded(data_uri(RED)))
+        await engine.until_held()
+        await engine.crash()
+        shutil.rmtree(engine.folders.root / "input" / "converter")
+        engine.release()
+        await engine.restart()
+        reply = await running
+        assert (reply.status, reply.code, reply.document["retry"]) == (502, "engine_failed", "same")
+        assert "may have lost the inputs" in reply.document["detail"]
+        await caller.until_ready()
+        assert (await caller.run(loaded(data_uri(RED)))).colors == [CYAN]
 
 
 async def test_parts_may_be_the_pictures_of_a_list(engine: FakeEngine) -> None:
