@@ -20,8 +20,12 @@ from converter.errors import CannotStart
 T = TypeVar("T")
 
 
+PATIENCE = 30.0
+"""Seconds for a transaction, those before it included."""
+
+
 class Unkept(Exception):
-    """The database refuses: its disk is full, or broken."""
+    """The database refuses, or does not answer: its disk is full, or broken."""
 
 
 class Database:
@@ -36,7 +40,11 @@ class Database:
 
         What has been begun is done to its end, also if its caller does not wait for it any more.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+        except TimeoutError:
+            raise Unkept(f"the disk did not answer within {PATIENCE:g} s") from None
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

@@ -1,7 +1,9 @@
 """Assets of Comfy API v2, by comfy-sdk and by hand, over a scripted engine."""
 
+import asyncio
 import io
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from blake3 import blake3
 from comfy_low.errors import BlobNotFound, HashMismatch, IdempotencyKeyReuse
 from comfy_sdk import ComfyError, MissingAsset, NotFound
 
+from converter.api.comfyapi.assets import UPLOADS
 from tests.converter.api.comfy import check, comfy
+from tests.converter.api.exchange import PATIENCE, connect, field, multipart, request
 from tests.converter.faults.graphs import loaded, picture
 from tests.converter.faults.replica import Caller, Reply, converter
 from tests.fakes.engine import FakeEngine
@@ -202,6 +206,28 @@ async def test_an_upload_needs_a_file(caller: Caller) -> None:
     form = FormData({"content_type": "image/png", "file_path": "a.png"}, default_to_multipart=True)
     assert code(await caller.ask("POST", ASSETS, data=form)) == (400, "invalid_request")
     assert code(await caller.ask("POST", ASSETS, json={})) == (415, "unsupported_media_type")
+
+
+async def test_two_files_are_one_too_many(caller: Caller) -> None:
+    parts = [(field("file"), PICTURE), (field("file"), PICTURE)]
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert code(await caller.ask("POST", ASSETS, headers, data=multipart(*parts))) == (400, "invalid_request")
+
+
+async def test_only_so_many_uploads_are_read_at_once(caller: Caller) -> None:
+    begun = request("POST", ASSETS, None, Content_Type="multipart/form-data; boundary=b", Content_Length="1000")
+    async with AsyncExitStack() as stack:
+        for _ in range(UPLOADS):
+            wire = await stack.enter_async_context(connect(caller.url))
+            await wire.send(begun + b"--b\r\n")
+        async with asyncio.timeout(PATIENCE):
+            while (reply := await post(caller)).status != 429:
+                pass  # until all of them have begun
+        assert code(reply) == (429, "queue_full")
+        assert reply.headers["Retry-After"] == "1"
+    async with asyncio.timeout(PATIENCE):
+        while (await post(caller)).status == 429:
+            pass
 
 
 async def test_what_is_too_large_is_refused(engine: FakeEngine) -> None:
