@@ -8,7 +8,6 @@ whatever becomes of it; an order that is refused has cost its key nothing.
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 
 from aiohttp import web
 from aiolimiter import AsyncLimiter
@@ -49,7 +48,7 @@ class Allowance:
             raise self._refuse(f"the key may have {self._concurrency} orders under way at once, and has", seconds)
         try:
             await self._count(key)
-            request[ANOTHER] = partial(self.order, request, key)
+            request[ANOTHER] = lambda: self.order(request, key)
             yield
         finally:
             run = request.get(RUN)
