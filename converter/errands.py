@@ -154,7 +154,7 @@ class Errands:
             return deeds.CollectionFailed(dropped)
         if not heard and _sends(workflow, selection.nodes):
             return deeds.FileGone()
-        self.outputs = collect(workflow, finished.outputs, selection.nodes, self._pictures)
+        self.outputs = collect(workflow, finished.outputs, selection.nodes, self._pictures, self._order.labels)
         if not self.outputs:
             return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
         if hold is not None:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
@@ -141,7 +142,9 @@ class Native:
         self, template: Template, body: TemplateRequest, parts: Mapping[str, Part], preference: Preference
     ) -> Order:
         workflow, used = fill(template, body.inputs, draw_seed)
-        return replace(self._order(body, workflow, parts, preference), media=template.media, inputs=used)
+        labels = {output.node_id: output.name for output in template.outputs}
+        order = self._order(body, workflow, parts, preference)
+        return replace(order, media=template.media, inputs=used, labels=labels)
 
     def _order(
         self, body: Common, workflow: Mapping[str, Any], parts: Mapping[str, Part], preference: Preference
@@ -294,7 +297,8 @@ class Native:
     def _find_offer(self, request: web.Request) -> Offer:
         name, offers = request.match_info["name"], self._offers()
         if name not in offers:
-            raise NotFound(f"there is no workflow {name[:64]} here")
+            close = get_close_matches(name[:64], offers, 1)
+            raise NotFound(f"there is no workflow {name[:64]} here{f'; did you mean {close[0]}?' if close else ''}")
         return offers[name]
 
 

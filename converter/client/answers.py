@@ -59,6 +59,8 @@ class Preview(_Answer):
 class Output(_Answer):
     """Something that the workflow made. `kind`: image, video, audio, text, file or latent; `size` in bytes.
 
+    `label` is the name that a template has for its node.
+
     In a result it has its contents, as `data` or `text`; as an event of its own it only tells that they exist.
     """
 
@@ -68,6 +70,7 @@ class Output(_Answer):
     kind: str
     content_type: str
     size: int
+    label: str | None = None
     data: Base64 | None = None
     text: str | None = None
 

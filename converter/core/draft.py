@@ -247,10 +247,15 @@ def _write(title: str, inputs: Mapping[str, Table], outputs: Mapping[str, Table]
     yield f"title = {_toml(clip(title, 100))}"
     yield 'description = ""'
     for kind, tables in (("inputs", inputs), ("outputs", outputs)):
-        for name, table in tables.items():
+        # What callers have to give comes first.
+        for name, table in sorted(tables.items(), key=lambda each: not _is_required(each[1])):
             yield ""
             yield from _write_table(kind, name, table)
     yield ""
+
+
+def _is_required(table: Table) -> bool:
+    return table.get("type") != "seed" and "default" not in table
 
 
 def _write_table(kind: str, name: str, table: Table) -> Iterator[str]:

@@ -81,6 +81,7 @@ class Order:
     `request` is the id of the request that it came with.
     `foreseen` are the output nodes that will answer, as far as the workflow shows it.
     `inputs` are those that a template was filled with, drawn seeds included; they are answered with the result.
+    `labels` are the names that a template has for outputs, by node id.
     `media` are inputs, as (node id, input name), that name media though their node is no known loader.
     `extra_data` may hold the caller's secrets: it is handed to the engine and kept out of every representation.
     """
@@ -95,6 +96,7 @@ class Order:
     media: frozenset[tuple[str, str]] = frozenset()
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
     inputs: Mapping[str, Any] | None = field(default=None, repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
     scope: str = ""
     request: str = ""
 

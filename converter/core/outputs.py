@@ -11,7 +11,7 @@ is left has to say so.
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from converter.core.events import Picture
@@ -41,7 +41,7 @@ class Output:
     """One thing that a node gave out: exactly one of `file`, `text` and `data` is there.
 
     node_id, class_type: the visible node; class_type is None where the workflow has no such node. name: the file's
-    name, for a text one that no other text has.
+    name, for a text one that no other text has. label: the name that the template has for the node.
     """
 
     node_id: str
@@ -52,6 +52,7 @@ class Output:
     file: FileRef | None = None
     text: str | None = None
     data: bytes | None = field(default=None, repr=False)
+    label: str | None = None
 
 
 _TYPES: Mapping[str, tuple[Kind, str]] = {
@@ -116,7 +117,11 @@ _KINDS: Mapping[str, Kind] = {
 
 
 def collect(
-    graph: Graph, outputs: object, nodes: Collection[str] | None = None, pictures: Sequence[Picture] = ()
+    graph: Graph,
+    outputs: object,
+    nodes: Collection[str] | None = None,
+    pictures: Sequence[Picture] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[Output, ...]:
     """The outputs of a prompt, by node as in the workflow, then as the engine lists them.
 
@@ -124,11 +129,13 @@ def collect(
     text under "text"; markers such as "animated" are neither. nodes: only these nodes' outputs, None for all. A
     node that another put in at run time ("4.0.0.1") stands in the place of the one in the workflow ("4"). Files that
     do not last (ComfyUI's temp and input folders) are in it only if `nodes` names their node or if there is nothing
-    else. pictures: what nodes have sent in place of storing it.
+    else. pictures: what nodes have sent in place of storing it. labels: names of nodes.
     """
     places = {node_id: place for place, node_id in enumerate(graph)}
     sent = [_name(picture, number) for number, picture in enumerate(pictures, 1)]
     found = sorted([*_read(graph, outputs), *sent], key=lambda output: places.get(output.node_id, len(places)))
+    if labels:
+        found = [replace(output, label=labels.get(output.node_id)) for output in found]
     if nodes is not None:
         return tuple(output for output in found if output.node_id in nodes)
     return tuple([output for output in found if _lasts(output)] or found)

@@ -31,6 +31,8 @@ def describe(item: Item) -> dict[str, Any]:
         "content_type": output.content_type,
         "size": item.size,
     }
+    if output.label is not None:
+        document["label"] = output.label
     document |= item.link
     if item.warning is not None:
         document["warning"] = item.warning

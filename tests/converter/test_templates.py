@@ -59,8 +59,9 @@ async def ask_until(caller: Caller, path: str, condition: Callable[[Any], object
 
 
 def is_judged(document: Any) -> bool:
-    """Whether the engine was asked about the template `lacking`."""
-    return by_name(document).get("lacking", {}).get("available") is not None
+    """Whether the engine was asked about all of them, `lacking` among them."""
+    listed = by_name(document)
+    return "lacking" in listed and all(entry["available"] is not None for entry in listed.values())
 
 
 def by_name(document: Any) -> dict[str, Any]:
@@ -265,6 +266,8 @@ async def test_callers_see_templates_as_they_are_at_the_moment(tmp_path: Path) -
         shown = await ask_until(caller, "/v1/workflows/mine", lambda document: document["outputs"])
         assert shown["outputs"]["copy"] == {"node_id": "3", "description": ""}
         reply = await caller.post("/v1/workflows/mine", {"inputs": {"color": 2}, "outputs": {"nodes": ["copy"]}})
-        assert [output["node_id"] for output in reply.document["outputs"]] == ["3"]
+        assert [(output["node_id"], output["label"]) for output in reply.document["outputs"]] == [("3", "copy")]
+        reply = await caller.post("/v1/workflows/mine", {})
+        assert [output["label"] for output in reply.document["outputs"]] == ["first", "copy"]
         reply = await caller.post("/v1/workflows/mine", {"outputs": {"nodes": ["nothing"]}})
         assert (reply.status, reply.code) == (422, "invalid_workflow")
