@@ -58,7 +58,7 @@ async def stream(plan: Plan) -> list[Finding]:
         with (output / file["subfolder"] / file["filename"]).open("r+b") as large:
             large.truncate(FILM)
         findings = []
-        for name, flags in (("over HTTP", ()), ("shared folder", ("--output-dir", str(output)))):
+        for name, flags in (("over HTTP", ()), ("shared folder", ("--output-dir", str(output), "--keep-outputs"))):
             converter = await stack.enter_async_context(run_converter(plan.engine, *flags, *plan.flags))
             await Caller(converter.url, session, "image/png").run(paint("stream"))
             before = converter.rss()

@@ -33,7 +33,7 @@ from converter.core.restarts import Policy
 from converter.core.webhooks import parse_secrets
 from converter.entrance import Doors, Entrance
 from converter.errors import CannotStart
-from converter.fitting import fit, open_dispatch, open_stores
+from converter.fitting import fit, open_dispatch, open_removal, open_stores
 from converter.gate import Gate, Limits
 from converter.jobs import Jobs
 from converter.link.client import EngineClient
@@ -151,7 +151,8 @@ async def run_replica(
     async with AsyncExitStack() as stack:
         # First of all: an engine that is started in vain may cost minutes.
         stores = open_stores(settings)
-        dispatch = open_dispatch(settings, tag, await stack.enter_async_context(Dialer()))
+        removal = await stack.enter_async_context(open_removal(settings))
+        dispatch = open_dispatch(settings, tag, await stack.enter_async_context(Dialer()), removal)
         entrance = await stack.enter_async_context(Entrance(settings))
         await stack.enter_async_context(_beside(renew(entrance.sources)))
         url, command, scratch = _engine(settings, environment, stack)
@@ -168,7 +169,7 @@ async def run_replica(
         fetcher = await stack.enter_async_context(
             Fetcher(settings.fetch_timeout, settings.fetch_redirects, settings.fetch_origins)
         )
-        means = fit(settings, link, watch, metrics, tracing, fetcher, stores, dispatch)
+        means = fit(settings, link, watch, metrics, tracing, fetcher, stores, dispatch, removal)
         jobs = Jobs(means, settings.keep_jobs, warmup, settings.engine_start_timeout, tag)
         watch.on_loss = jobs.engine_lost
         postbox = await stack.enter_async_context(Postbox(_terms(settings), metrics))

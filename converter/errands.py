@@ -45,6 +45,8 @@ class Errands:
         self.instance: str | None = None
         self.outputs: Sequence[Output] = ()
         self.items: Sequence[Item] = ()
+        self._folders: frozenset[str] = frozenset()
+        self._prompt_id = ""
         self._means = means
         self._order = order
         self._staging = staging
@@ -61,8 +63,11 @@ class Errands:
         await self._stack.aclose()
         await self._staging.remove()
 
-    def strip(self) -> None:
-        """Let go of what a job that has ended has no more use for."""
+    def strip(self, *, lasting: bool) -> None:
+        """Let go of what a job that has ended has no more use for; `lasting`: its outputs are still to be had."""
+        if not lasting:
+            self._means.removal.give_back(self._folders)
+            self._folders = frozenset()
         self._workflow, self._pictures = {}, []
         self._order = Order(self._order.id, {}, self._order.timeout)
         self._staging = self._staging.emptied()
@@ -78,7 +83,9 @@ class Errands:
     async def submit(self, prompt_id: str, follower: Follower, *, fresh: bool) -> Event:
         """Submit the workflow; the follower hears of its prompt from before that on."""
         link = self._means.link
-        change = freshen if fresh else prepare
+        # What is removed must lie in a folder of its own, and no cache must name it later.
+        change = freshen if fresh or self._means.removal.active else prepare
+        self._prompt_id = prompt_id
         body = answers.prompt_body(
             change(self._workflow, prompt_id),
             prompt_id,
@@ -155,6 +162,9 @@ class Errands:
         if not heard and _sends(workflow, selection.nodes):
             return deeds.FileGone()
         self.outputs = collect(workflow, finished.outputs, selection.nodes, self._pictures, self._order.labels)
+        self._means.removal.give_back(self._folders)  # an earlier prompt's
+        files = (output.file for output in self.outputs if output.file is not None)
+        self._folders = self._means.removal.take(files, self._prompt_id)
         if not self.outputs:
             return deeds.CollectionFailed(ExecutionFailed("the workflow ran to its end and made no output"))
         if hold is not None:

@@ -4,6 +4,7 @@ For: the composition root. Leaves starting and ending to it. Invariant: nothing 
 """
 
 import asyncio
+import os
 import secrets
 import tomllib
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from converter.media.fetch import Fetcher
 from converter.media.inputs import Inputs, Limits
 from converter.media.links import Links
 from converter.media.puts import Puts
+from converter.media.removal import Removal
 from converter.media.storage import StorageError
 from converter.media.stored import Stores
 from converter.media.uploads import Uploads
@@ -32,11 +34,11 @@ if TYPE_CHECKING:
     from converter.spans import Tracing
 
 
-def open_dispatch(settings: Settings, tag: str, dialer: Dialer) -> Dispatch:
+def open_dispatch(settings: Settings, tag: str, dialer: Dialer, removal: Removal) -> Dispatch:
     """Where outputs can go; `tag` is the replica's. Raises CannotStart."""
     puts = Puts(dialer, settings.put_origins, anywhere=settings.put_anywhere)
     secret = secrets.token_bytes(32) if settings.url_secret is None else settings.url_secret.encode()
-    links = Links(secret, tag, settings.url_expiry, settings.public_url or "")
+    links = Links(secret, tag, settings.url_expiry, settings.public_url or "", removal)
     if settings.destinations_file is None:
         return Dispatch(links, Uploads({}), puts)
     try:
@@ -44,6 +46,16 @@ def open_dispatch(settings: Settings, tag: str, dialer: Dialer) -> Dispatch:
     except (OSError, ValueError, StorageError) as error:
         raise CannotStart(f"the destinations of {settings.destinations_file} can't be used: {error}") from None
     return Dispatch(links, uploads, puts)
+
+
+def open_removal(settings: Settings) -> Removal:
+    """What removes outputs. Raises CannotStart."""
+    folder = None if settings.keep_outputs else settings.output_dir
+    if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotStart(
+            f"nothing can be removed from {folder}, which is not writable: make it so, or set keep_outputs"
+        )
+    return Removal(folder)
 
 
 def open_stores(settings: Settings) -> Stores:
@@ -66,6 +78,7 @@ def fit(
     fetcher: Fetcher,
     stores: Stores,
     dispatch: Dispatch,
+    removal: Removal,
 ) -> Means:
     """Everything together."""
     files = EngineFiles(link.client)
@@ -82,6 +95,7 @@ def fit(
         ),
         files=files if settings.output_dir is None else SharedFolder(settings.output_dir, files),
         dispatch=dispatch,
+        removal=removal,
         deliveries=asyncio.Semaphore(settings.deliveries),
         warden=Warden(),
         metrics=metrics,

@@ -49,7 +49,8 @@ class Jobs:
         self._warmup_timeout = warmup_timeout
         self._live: dict[tuple[str, str], Run] = {}
         self._claimed: dict[tuple[str, str], Run] = {}
-        self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes)
+        self._keep_jobs = keep_jobs
+        self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes, Run.strip)
         self._tag = tag
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -221,6 +222,7 @@ class Jobs:
         uncounted = replace(self._means, metrics=Metrics(), tracing=None)  # it is no job that anybody asked for
         run = Run(uncounted, order, place, self._means.inputs.stage(order), kept=True, alone=True)
         await run.carry()
+        run.strip()
         outcome = run.outcome.result()
         if isinstance(outcome, Fault):
             raise outcome
@@ -234,11 +236,13 @@ class Jobs:
             claim, current = run.claim, self._live.get(name) is run
             if claim is not None and self._claimed.get(claim.name) is run:
                 del self._claimed[claim.name]
-            run.strip()
+            run.strip(lasting=current and run.kept)
             if current:  # else another attempt under the same key has its id
                 del self._live[name]
                 key = claim.name if claim is not None and idempotency.is_kept(run.outcome.result()) else None
                 self._archive.add(name, run, run.held, self._now(), lasting=run.kept, key=key)
+                if run.kept and self._means.removal.active:
+                    self._means.removal.after(self._keep_jobs, lambda: self._archive.tidy(self._now()))
 
 
 def _gives_way(run: Run, claim: Claim | None) -> bool:

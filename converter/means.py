@@ -8,6 +8,7 @@ from converter.link.engine import EngineLink
 from converter.media.dispatch import Dispatch
 from converter.media.inputs import Inputs
 from converter.media.outputs import Files
+from converter.media.removal import Removal
 from converter.telemetry import Metrics
 from converter.warden import Warden
 from converter.watch import Watch
@@ -27,6 +28,7 @@ class Means:
     inputs: Inputs
     files: Files
     dispatch: Dispatch
+    removal: Removal
     deliveries: asyncio.Semaphore
     warden: Warden
     metrics: Metrics

@@ -193,11 +193,11 @@ class Run:
         self.claimed = True
         self.feed(deeds.Delivered())
 
-    def strip(self) -> None:
-        """Let go of what a job that has ended has no more use for."""
+    def strip(self, *, lasting: bool = False) -> None:
+        """Let go of what a job that has ended has no more use for; `lasting`: its outputs are still to be had."""
         self.order = replace(self.order, workflow={}, extra_data={}, parts={})
         self.chronicle.strip()
-        self._errands.strip()
+        self._errands.strip(lasting=lasting)
 
     # For the gate and the link ---------------------------------------------------------------------------------------
 

@@ -118,9 +118,10 @@ class Settings(BaseModel):
     )
     output_dir: Folder = setting(
         None,
-        "The engine's output folder, if it is on a disk of this machine: outputs are read from it",
+        "The engine's output folder, if it is on a disk of this machine: outputs are read from it, and removed",
         shown="read over HTTP",
     )
+    keep_outputs: Switch = setting(False, "Whether outputs stay in output_dir after they were delivered")
     url_secret: Secret = setting(
         None, "What links to outputs are signed with, so that they outlive a restart", shown="random", secret=True
     )

@@ -8,7 +8,7 @@ that was added with it last, or none.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -35,10 +35,11 @@ class _Entry(Generic[R]):
 class Archive(Generic[R]):
     """Records by id, anything hashable. `size` counts the bytes of outputs.
 
-    Times are moments of the caller's clock and never go back.
+    Times are moments of the caller's clock and never go back. `on_drop` is told of every record that goes.
     """
 
-    def __init__(self, seconds: float, size: int) -> None:
+    def __init__(self, seconds: float, size: int, on_drop: Callable[[R], None] = lambda _: None) -> None:
+        self._on_drop = on_drop
         self._seconds = seconds
         self._bound = size
         self._lasting: OrderedDict[Hashable, _Entry[R]] = OrderedDict()
@@ -60,7 +61,7 @@ class Archive(Generic[R]):
         if key is not None:
             self._ids[key] = id
         self._size += size
-        self._tidy(now)
+        self.tidy(now)
 
     def records(self) -> list[R]:
         """The lasting records, oldest first."""
@@ -68,22 +69,23 @@ class Archive(Generic[R]):
 
     def find(self, id: Hashable, now: float) -> R | None:
         """The record, if it is still there."""
-        self._tidy(now)
+        self.tidy(now)
         entry = self._lasting.get(id) or self._fleeting.get(id)
         return entry.record if entry else None
 
     def find_by_key(self, key: Hashable, now: float) -> R | None:
         """The record of this key, if it is still there."""
-        self._tidy(now)
+        self.tidy(now)
         id = self._ids.get(key)
         return None if id is None else self.find(id, now)
 
     def expired(self, id: Hashable, now: float) -> bool:
         """Whether the last record of this id has been dropped."""
-        self._tidy(now)
+        self.tidy(now)
         return id in self._tombs
 
-    def _tidy(self, now: float) -> None:
+    def tidy(self, now: float) -> None:
+        """Drop what is past its time, as every other call does."""
         for shelf, most in ((self._fleeting, FLEETING), (self._lasting, LASTING)):
             while shelf and (len(shelf) > most or self._size > self._bound or next(iter(shelf.values())).until <= now):
                 self._drop(shelf, now)
@@ -100,3 +102,4 @@ class Archive(Generic[R]):
         self._size -= entry.size
         if entry.key is not None and self._ids.get(entry.key) == id:
             del self._ids[entry.key]
+        self._on_drop(entry.record)

@@ -1,7 +1,7 @@
 """Links to this replica, under which an output is had for a while.
 
-Nothing is remembered of them (`core.references`). Invariant: a link that is followed leads to the file that it was made
-for, or to a fault.
+Nothing is remembered of them (`core.references`), but that their files are not to be removed yet. Invariant: a link
+that is followed leads to the file that it was made for, or to a fault.
 """
 
 import time
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from converter.core.order import Selection
 from converter.core.outputs import FileRef, Output
 from converter.core.references import Reference, read_reference, refer, write_reference
+from converter.media.removal import Removal
 
 PATH = "/v1/outputs/"
 """Under which links are; the rest of the path is the reference."""
@@ -22,8 +23,15 @@ class Links:
     """
 
     def __init__(
-        self, secret: bytes, tag: str, seconds: float, base: str = "", clock: Callable[[], float] = time.time
+        self,
+        secret: bytes,
+        tag: str,
+        seconds: float,
+        base: str,
+        removal: Removal,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._removal = removal
         self._secret = secret
         self._tag = tag
         self._seconds = seconds
@@ -33,6 +41,7 @@ class Links:
     def make(self, output: Output, file: FileRef, selection: Selection) -> Mapping[str, str]:
         """`url` and `expires_at` of an output that is in this file."""
         expires_at = int(self._clock() + self._seconds)
+        self._removal.keep(file, self._seconds)
         text = write_reference(refer(output, file, selection, expires_at), self._secret, self._tag)
         return {"url": f"{self._base}{PATH}{text}", "expires_at": show_moment(expires_at)}
 

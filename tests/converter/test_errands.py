@@ -13,6 +13,7 @@ from converter.core.outputs import FileRef
 from converter.errands import READINGS, Errands
 from converter.media.dispatch import Dispatch
 from converter.media.outputs import Broken, OpenFile
+from converter.media.removal import Removal
 from converter.telemetry import Metrics
 
 PROMPT = "p"
@@ -63,7 +64,10 @@ async def test_outputs_that_an_engine_which_answers_can_not_give_are_given_up() 
     deliveries = asyncio.Semaphore(1)
     dispatch = Dispatch(cast("Any", None), cast("Any", None), cast("Any", None))
     means = cast(
-        "Any", SimpleNamespace(files=files, dispatch=dispatch, watch=watch, deliveries=deliveries, keep_bytes=1)
+        "Any",
+        SimpleNamespace(
+            files=files, dispatch=dispatch, removal=Removal(None), watch=watch, deliveries=deliveries, keep_bytes=1
+        ),
     )
     order = Order("job", {"1": {"class_type": "SaveImage", "inputs": {}}}, 1.0)
     errands = Errands(means, order, cast("Any", SimpleNamespace()))

@@ -186,3 +186,17 @@ class Schedule(RuleBasedStateMachine):
 
 TestSchedule = Schedule.TestCase
 TestSchedule.settings = settings(max_examples=100, stateful_step_count=40)
+
+
+def test_every_record_that_goes_is_told_of_once() -> None:
+    gone: list[str] = []
+    kept: Archive[str] = Archive(SECONDS, 2 * SIZE, gone.append)
+    kept.add("a", "first", SIZE, 0.0, lasting=True)
+    kept.add("a", "second", SIZE, 1.0, lasting=True)
+    assert gone == ["first"], "another has its place"
+    kept.add("b", "third", SIZE, 2.0, lasting=True)
+    kept.add("c", "fourth", SIZE, 3.0, lasting=False)
+    assert gone == ["first", "fourth"], "the bytes are spent, and what was delivered goes first"
+    kept.tidy(1.0 + SECONDS)
+    kept.tidy(2.0 + SECONDS)
+    assert gone == ["first", "fourth", "second", "third"]

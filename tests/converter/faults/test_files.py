@@ -125,7 +125,7 @@ async def test_a_reader_that_leaves_midway_gives_its_delivery_back(engine: FakeE
 
 @pytest.mark.parametrize("large", [False, True])
 async def test_outputs_are_read_from_a_shared_folder(engine: FakeEngine, large: bool) -> None:
-    async with converter(engine.url, output_dir=str(engine.folders.root / "output")) as caller:
+    async with converter(engine.url, output_dir=str(engine.folders.root / "output"), keep_outputs=True) as caller:
         engine.faults.view_missing = 100
         reply = await caller.run(picture(0x123456), {"Accept": "image/png"}, extra_data=LARGE if large else {})
         assert color_of(reply.body) == 0x123456

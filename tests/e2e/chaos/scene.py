@@ -162,7 +162,7 @@ async def open_scene(folder: Path, way: Way) -> AsyncIterator[Scene]:
                 service = Service(folder, *flags, engine=shlex.join(command))
                 reviving = None
             else:
-                flags += ["--engine-url", relay.url, "--output-dir", str(folder / "output")]
+                flags += ["--engine-url", relay.url, "--output-dir", str(folder / "output"), "--keep-outputs"]
                 reviving = group.create_task(_revive(command, folder))
                 service = Service(folder, *flags, engine="")
             try:
