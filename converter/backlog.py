@@ -75,8 +75,9 @@ class Backlog:
         await self._database.run(partial(_postpone, letter))
 
     async def remove(self, letter: Letter) -> None:
-        """Forget a letter."""
-        await self._database.run(partial(_remove, letter))
+        """Forget a letter. Once there is none, nothing of any is left in the files."""
+        if not await self._database.run(partial(_remove, letter)):
+            await self._database.run(_empty_log)
 
 
 def _list(connection: sqlite3.Connection) -> list[Letter]:
@@ -103,5 +104,13 @@ def _postpone(letter: Letter, connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE notices SET failures = ?, since = ?, due = ? WHERE id = ?", row)
 
 
-def _remove(letter: Letter, connection: sqlite3.Connection) -> None:
+def _remove(letter: Letter, connection: sqlite3.Connection) -> int:
+    """How many are left."""
     connection.execute("DELETE FROM notices WHERE id = ?", (letter.id,))
+    [left] = connection.execute("SELECT count(*) FROM notices").fetchone()
+    return int(left)
+
+
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """The write-ahead log holds what was written before, until it is written over."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
