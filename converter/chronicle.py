@@ -12,7 +12,7 @@ from typing import Any
 
 from converter.core import progress
 from converter.core.deeds import Outcome
-from converter.core.events import Advanced, Picture, Sound
+from converter.core.events import Advanced, Entered, Picture, Sound
 from converter.core.journal import Entry, Journal
 from converter.errors import Fault
 
@@ -21,12 +21,13 @@ PROGRESS_INTERVAL = 0.04
 
 
 class Chronicle:
-    """One job's. `workflow` is what the caller sent."""
+    """One job's. `workflow` is what the caller sent; `entered` tells when each of its nodes began, as it was heard."""
 
     def __init__(self, workflow: Mapping[str, Any]) -> None:
         self._workflow = workflow
         self._journal = Journal()
         self._progress = progress.begin(workflow)
+        self.entered: dict[str, float] = {}
         self._watchers = 0
         self._status: Mapping[str, Any] = {}
         self._decoded_at = 0.0
@@ -91,6 +92,8 @@ class Chronicle:
         """A sound of the prompt, which may be progress."""
         if isinstance(sound, Advanced):
             self._decoded_at = now
+        elif isinstance(sound, Entered) and sound.node_id in self._workflow:
+            self.entered.setdefault(sound.node_id, now)
         heard = progress.hear(self._progress, sound)
         if heard is not self._progress:
             self._progress = heard
@@ -112,6 +115,7 @@ class Chronicle:
     def restart(self, status: Mapping[str, Any]) -> None:
         """The prompt is run again from the start, on an engine that was restarted."""
         self._progress = progress.restart(self._progress)
+        self.entered.clear()
         self._add("status", status)
 
     def output(self, description: Mapping[str, Any]) -> None:

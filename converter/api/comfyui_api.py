@@ -261,9 +261,10 @@ def _open(kind: str) -> dict[str, Any]:
 
 def _measure(run: Run) -> dict[str, Any]:
     """The statistics of a job that has ended."""
-    ago = asyncio.get_running_loop().time() - (run.ended_at or 0.0)
+    now, wall = asyncio.get_running_loop().time(), time.time()
+    nodes = {node_id: wall - (now - moment) for node_id, moment in run.chronicle.entered.items()}
     total = run.document()["timings"]["total"]
-    return comfyui_api.summarize(run.times, total, time.time() - ago, {})
+    return comfyui_api.summarize(run.times, total, wall - (now - (run.ended_at or now)), nodes)
 
 
 def _fill(template: Template, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -42,6 +42,8 @@ async def test_requests_gets_the_pictures(caller: Caller) -> None:
     execution = document["stats"]["comfy_execution"]
     assert execution["end"] - execution["start"] == pytest.approx(execution["duration"], abs=1)
     assert document["stats"]["total_time"] >= 0
+    assert list(execution["nodes"]) == ["1", "2"]
+    assert execution["nodes"]["1"]["start"] <= execution["nodes"]["2"]["start"] <= execution["end"]
 
 
 async def test_the_id_is_the_callers_and_the_order_that_of_the_workflow(caller: Caller) -> None:
