@@ -176,7 +176,7 @@ class ComfyuiApi:
             body = validate(model, document)
             url = body.webhook_v2
             if url is not None:
-                hall.notices.check(url, "/webhook_v2")
+                hall.notices.check(url, "webhook_v2")
             workflow, template = compose(body)
             order = Order(
                 body.id or hall.jobs.name(),

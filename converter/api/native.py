@@ -115,7 +115,7 @@ class Native:
                 order = replace(compose(body, parts, preference), selection=selection, **about)
                 order = self._foresee(order, wish)
                 if body.webhook is not None:
-                    self._notices.check(body.webhook, "/webhook")
+                    self._notices.check(body.webhook, "webhook")
                 alone = preference.respond_async or body.webhook is not None  # the receiver waits for it, too
                 run = self._jobs.begin(order, ticket, alone=alone, claim=claim)
                 if body.webhook is not None:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from converter.core.webhooks import wrap
-from converter.errors import Canceled, Draining, EngineFailed, Fault, InvalidRequest
+from converter.errors import Canceled, Draining, EngineFailed, Fault, InvalidInput
 from converter.gate import Gate
 from converter.jobs import Jobs
 from converter.media.deliver import JsonBody, describe
@@ -45,12 +45,12 @@ class Notices:
         self._gate = gate
         self._jobs = jobs
 
-    def check(self, url: str, pointer: str) -> None:
-        """Raise InvalidRequest where no notice can be sent to the URL, and QueueFull where none can be kept."""
+    def check(self, url: str, field: str) -> None:
+        """Raise InvalidInput where no notice can be sent to the URL in this field, QueueFull where none can be kept."""
         try:
             self._postbox.check(url)
         except Unwanted as error:
-            raise InvalidRequest([{"pointer": pointer, "detail": str(error)}]) from None
+            raise InvalidInput(f"{field} {error}", input_name=field) from None
         if self._postbox.full:
             raise self._gate.turn_away("too many webhooks wait to be delivered", seconds=COME_BACK)
 

@@ -58,6 +58,7 @@ def _locate(fault: Fault) -> str | None:
     if isinstance(fault, InvalidWorkflow):
         nodes = list(fault.extensions["node_errors"])
         return f"prompt.{nodes[0]}" if len(nodes) == 1 else "prompt"
+    name = fault.extensions.get("input_name")
     if isinstance(fault, InvalidInput) and "node_id" in fault.extensions:
-        return f"prompt.{fault.extensions['node_id']}.inputs.{fault.extensions.get('input_name', '')}".rstrip(".")
-    return None
+        return f"prompt.{fault.extensions['node_id']}.inputs.{name}"
+    return name

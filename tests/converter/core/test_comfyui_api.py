@@ -33,6 +33,7 @@ def test_statistics_are_in_milliseconds() -> None:
         (InvalidWorkflow("x", node_errors={"3": {}, "4": {}}), 400, "prompt"),
         (InvalidInput("x", node_id="1", input_name="image"), 400, "prompt.1.inputs.image"),
         (InvalidInput("x"), 400, None),
+        (InvalidInput("x", input_name="webhook_v2"), 400, "webhook_v2"),
         (EngineFailed("x"), 502, None),
     ],
 )

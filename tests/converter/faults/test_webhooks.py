@@ -122,8 +122,8 @@ async def test_outputs_that_find_no_room_are_left_out(engine: FakeEngine) -> Non
 async def test_orders_that_can_not_be_told_of_are_refused(engine: FakeEngine) -> None:
     async with converter(engine.url) as caller:
         reply = await caller.run(picture(1), webhook="https://example.org/hook")
-        assert (reply.status, reply.code) == (400, "invalid_request")
-        assert reply.document["problems"][0]["pointer"] == "/webhook"
+        assert (reply.status, reply.code) == (422, "invalid_input")
+        assert reply.document["input_name"] == "webhook"
         assert "webhook_secret" in reply.document["detail"]
     async with Receiver() as receiver, converter(engine.url, **receiver.settings, webhook_backlog=1) as caller:
         for url in (
@@ -134,7 +134,7 @@ async def test_orders_that_can_not_be_told_of_are_refused(engine: FakeEngine) ->
             f"http://a@{receiver.origin[7:]}/",
         ):
             reply = await caller.run(picture(1), webhook=url)
-            assert (reply.status, reply.document["problems"][0]["pointer"]) == (400, "/webhook"), url
+            assert (reply.status, reply.document["input_name"]) == (422, "webhook"), url
         engine.hold()
         caller.start(picture(5), webhook=receiver.url)
         await engine.until_held()
