@@ -40,6 +40,7 @@ OUTCOMES = (
         for fault in (
             errors.Canceled,
             errors.DeadlineExceeded,
+            errors.DeliveryFailed,
             errors.Draining,
             errors.EngineDown,
             errors.EngineFailed,

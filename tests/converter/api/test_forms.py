@@ -1,5 +1,6 @@
 """The form of an answer, as `outputs.delivery` or `Accept` asks for it."""
 
+import base64
 import io
 import zipfile
 
@@ -81,3 +82,14 @@ async def test_a_way_that_is_none_is_said(caller: Caller, delivery: object, poin
     reply = await caller.run(picture(1), outputs={"delivery": delivery})
     assert (reply.status, reply.code) == (400, "invalid_request")
     assert any(p["pointer"] == pointer and said in p["detail"] for p in reply.document["problems"]), reply.document
+
+
+async def test_the_embedded_workflow_is_kept_or_taken_out(caller: Caller) -> None:
+    for form in (None, "webp", "jpeg", "avif"):
+        for metadata, there in (("keep", True), ("strip", False), (None, True)):
+            outputs = {name: value for name, value in (("format", form), ("metadata", metadata)) if value}
+            [described] = (await caller.run(picture(1), outputs=outputs)).document["outputs"]
+            assert "warning" not in described
+            data = base64.b64decode(described["data"])
+            assert (b"EmptyImage" in data) is there, (form, metadata)
+            assert described["content_type"] == f"image/{form or 'png'}"

@@ -88,6 +88,15 @@ async def test_large_files_stream_through_and_break_visibly(
         assert source.files == 0
 
 
+async def test_no_log_line_has_a_link_in_it(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
+    url = link(await caller.run(picture(1), outputs=URL))
+    await caller.get(url)
+    await caller.get(url + "x")
+    logged = [f"{record.getMessage()} {vars(record)}" for record in caplog.records if record.name.startswith("conv")]
+    assert any("/v1/outputs/{reference}" in line for line in logged)
+    assert not any(url.rpartition(".")[2] in line for line in logged)
+
+
 async def test_a_link_ends(engine: FakeEngine) -> None:
     async with converter(engine.url, url_expiry=0.001) as caller:
         reply = await caller.get(link(await caller.run(picture(1), outputs=URL)))
