@@ -222,10 +222,11 @@ def _parse_seconds(text: str) -> float:
 
 def _run(arguments: argparse.Namespace) -> int:
     from converter.caller.call import Call, run
+    from converter.core.terminals import find_protocol
 
     if arguments.api_key_file is None:
         arguments.api_key = arguments.api_key or os.environ.get("CONVERTER_API_KEY") or None
-    return run(Call(**vars(arguments)))
+    return run(Call(**vars(arguments), protocol=find_protocol(os.environ)))
 
 
 def _declare_template(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 from converter.caller import files, inputs
 from converter.caller.display import Display, open_display, printable
-from converter.client import CallError, Client, Options, Progress, Result, Status, Template, UnexpectedAnswer
+from converter.client import CallError, Client, Options, Preview, Progress, Result, Status, Template, UnexpectedAnswer
+from converter.core.terminals import Protocol
 from converter.errors import Fault
 
 
@@ -52,7 +53,8 @@ class Call:
 
     `set`: `name=value` of inputs. `json`: the result is printed as one JSON document. `timeout`, `wait`: seconds, the
     latter how long after its first failure the call is tried again. `api_key_file`: a file with nothing but the key in
-    it, if `api_key` does not give it. Members that are None are left to the service.
+    it, if `api_key` does not give it. `protocol`: how the terminal shows pictures. Members that are None
+    are left to the service.
     """
 
     work: str
@@ -66,6 +68,7 @@ class Call:
     wait: float = 0.0
     api_key: str | None = field(default=None, repr=False)
     api_key_file: str | None = None
+    protocol: Protocol | None = None
 
 
 class Refusal(Exception):
@@ -155,7 +158,7 @@ def _write(result: Result, destination: files.Destination, call: Call) -> None:
 
 
 async def _carry(call: Call, workflow: Any, api_key: str | None) -> Result:
-    with open_display() as display:
+    with open_display(protocol=call.protocol) as display:
         try:
             client = Client(
                 call.url,
@@ -201,6 +204,11 @@ async def _follow(client: Client, work: Any, options: Options, display: Display)
                     display.status(event)
                 case Progress():
                     display.progress(event)
+                case Preview():
+                    display.picture(event.data)
+                case Result():
+                    for output in event.outputs[-1:]:
+                        display.picture(output.data or b"")
         return await events.result()
 
 

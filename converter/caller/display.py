@@ -5,14 +5,23 @@ Invariant: no text of the service steers the terminal.
 """
 
 import sys
+import typing
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
+from converter.caller.thumbnails import shrink
 from converter.client import Progress, Status
+from converter.core.terminals import Protocol, draw
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+ROWS = 12
+"""Lines that a picture takes."""
 
 
-class Display(AbstractContextManager["Display"], Protocol):
+class Display(AbstractContextManager["Display"], typing.Protocol):
     """Shows events while it is entered."""
 
     def status(self, status: Status) -> None:
@@ -21,14 +30,17 @@ class Display(AbstractContextManager["Display"], Protocol):
     def progress(self, progress: Progress) -> None:
         """A snapshot: `value` from 0 to 1, and what is running."""
 
+    def picture(self, data: bytes) -> None:
+        """A picture's file: a preview, or what was made."""
+
     def note(self, text: str) -> None:
         """Something else that is worth a line."""
 
 
-def open_display(stream: TextIO | None = None) -> Display:
-    """The display that suits the stream, standard error if None."""
+def open_display(stream: TextIO | None = None, protocol: Protocol | None = None) -> Display:
+    """The display that suits the stream, standard error if None; `protocol`: pictures that its terminal can show."""
     stream = stream or sys.stderr
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    return Bar(stream, protocol) if stream.isatty() else Lines(stream)
 
 
 class Lines:
@@ -51,6 +63,9 @@ class Lines:
         text = f"{progress.value:4.0%} {describe_progress(progress)}"
         self._show(("progress", progress.node_id, int(progress.value * 10)), text.rstrip())
 
+    def picture(self, data: bytes) -> None:
+        return None
+
     def note(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
@@ -61,9 +76,9 @@ class Lines:
 
 
 class Bar:
-    """One line with a bar that moves, the time so far, and what is going on."""
+    """One line with a bar that moves, the time so far, and what is going on; pictures above it where they can be."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, protocol: Protocol | None = None) -> None:
         from rich import progress
         from rich.console import Console
 
@@ -76,6 +91,8 @@ class Bar:
             transient=True,
         )
         self._task = self._progress.add_task("connecting", total=1.0)
+        self._protocol = protocol
+        self._has_room = False
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -92,8 +109,30 @@ class Bar:
     def progress(self, progress: Progress) -> None:
         self._progress.update(self._task, completed=progress.value, description=describe_progress(progress))
 
+    def picture(self, data: bytes) -> None:
+        png = None if self._protocol is None else shrink(data)
+        if self._protocol is None or png is None:
+            return
+        if not self._has_room:
+            self._progress.console.print("\n" * (ROWS - 1))
+            self._has_room = True
+        self._progress.console.print(_Raw(draw(self._protocol, png, ROWS)), end="")
+
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False)
+        self._has_room = False  # it came between the picture and the bar
+
+
+class _Raw:
+    """Words to the terminal itself, which take no room on the screen."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.segment import ControlType, Segment
+
+        yield Segment(self._words, None, [(ControlType.CARRIAGE_RETURN,)])
 
 
 def describe_status(status: Status) -> str:
