@@ -202,7 +202,7 @@ def read_template() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("graph", [SD3_GRAPH, FLUX_GRAPH, read_template()], ids=["sd3", "flux", "template"])
-def test_workflows_draw_pictures_with_previews(
+def test_workflows_draw_pictures(
     graph: dict[str, Any], device: Device, flow_models: Models, flow_checkpoints: Path, tmp_path: Path
 ) -> None:
     folders = make_folders(tmp_path)
@@ -224,6 +224,7 @@ def test_a_picture_keeps_what_img2img_leaves(context: RecordingContext) -> None:
         call(context, "KSampler", model=SD3, positive=cue, negative=cue, latent_image=latent, denoise=denoise, **run)
         for denoise in (0.05, 1.0)
     )
+    assert [report[2] is not None for report in context.reports[-4:]] == [True] * 4, "each step is shown"
     differences = [float((each.samples - latent.samples).abs().mean()) for each in (slight, whole)]
     assert differences[0] < differences[1] / 2
 
