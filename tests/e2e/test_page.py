@@ -491,8 +491,9 @@ async def test_templates_are_looked_at_again_when_the_engine_is_there(browser: B
             await expect(groups).to_have_count(0)
             await engine.restart()
             await caller.until_ready()
-            while not await groups.count():
-                await visitor.page.clock.run_for(3000)
+            async with asyncio.timeout(PATIENCE):
+                while not await groups.count():
+                    await visitor.page.clock.run_for(3000)
             await expect(groups.locator("option[value=flux]")).to_have_count(1)
             await expect(visitor.page.locator("#about")).to_contain_text("The engine")
             await expect(visitor.field("Prompt")).to_have_value(RED)
