@@ -2,7 +2,8 @@
 //
 // A control is `{ element, read, write, target, wide }`: the element to show; the value, undefined where it is left to
 // the template; a value put in; the element that has the focus; whether it wants the whole width. `read` gives numbers
-// beyond what a double holds as BigInt, and files as File.
+// beyond what a double holds as BigInt, and files as File. Those for files have `offer`, for a picture that they may
+// take, and `close`, for when they leave the page.
 
 import { make, sizeOf } from "./dom.js";
 
@@ -158,7 +159,8 @@ export function makeUpload(id, kind) {
   };
   write(null);
   const element = make("div", { className: "upload" }, zone, make("div", { className: "choices" }, made, remove));
-  return { element, target: input, wide: true, read: () => file ?? undefined, write, offer };
+  const close = () => url && URL.revokeObjectURL(url);
+  return { element, target: input, wide: true, read: () => file ?? undefined, write, offer, close };
 }
 
 function article(kind) {

@@ -36,6 +36,7 @@ export function showInputs(schema) {
   for (const wide of [true, false]) {
     options.append(...later.filter((field) => Boolean(field.control.wide) === wide).map((field) => field.element));
   }
+  for (const field of before.values()) field.control.close?.();
   offerPicture(offered);
   layMasks();
   more.hidden = options.childElementCount === 0;

@@ -72,7 +72,11 @@ export function makeMask(id) {
     else picture.removeAttribute("src");
   };
   const read = () => (tools.hidden ? upload.read() : print(canvas));
-  return { element, target: upload.target, wide: true, read, write: upload.write, offer: () => {}, follow };
+  const close = () => {
+    follow(null);
+    upload.close();
+  };
+  return { element, target: upload.target, wide: true, read, write: upload.write, offer: () => {}, close, follow };
 }
 
 /** The mask as a file. */

@@ -11,8 +11,8 @@ from typing import Any
 
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
 
-PATIENCE = 60.0
-"""Seconds after which a wait for anything fails: the machine may be busy."""
+PATIENCE = 100.0
+"""Seconds after which a wait for anything fails: the machine may be busy, and the engine read its model first."""
 
 DESKTOP = (1280, 900)
 PHONE = (390, 844)

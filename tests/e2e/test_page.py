@@ -23,7 +23,7 @@ from tests.e2e.browser import DESKTOP, PATIENCE, PHONE, Visitor, find_browser, o
 from tests.e2e.service import POLL, Service, open_session, running
 from tests.fakes.engine import FakeEngine
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
 RED = "a red circle on a white background"
 SECRET = "alices-secret-is-long"
