@@ -71,7 +71,7 @@ class Origin:
         elif mood == "silent":
             await asyncio.Future()
         elif mood == "stalling":
-            await _send(writer, 200, {"Content-Length": len(data)}, data[: len(data) // 2])
+            await _send(writer, 200, {**self.headers, "Content-Length": len(data)}, data[: len(data) // 2])
             await asyncio.Future()
         elif mood == "short":
             await _send(writer, 200, {**self.headers, "Content-Length": len(data) + 10}, data)

@@ -99,6 +99,23 @@ def test_who_is_trusted_is_one_origin_and_no_other(url: str) -> None:
         vet(url, {"http://10.9.8.7"})
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://me:secret@example.com/", "user's name or password"),
+        ("ftp://example.com/", "begin with http"),
+        ("http://127.1/", "four decimal numbers"),
+        ("http://10.0.0.1/", "address that is not public"),
+        ("http://redis/", "name is not public"),
+        ("http://example.com:25/", "no web server is expected"),
+        ("http://b\u00fccher.example.com/", "plain ASCII"),
+    ],
+)
+def test_it_is_said_what_is_wrong(url: str, said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        vet(url)
+
+
 def test_addresses_are_told_from_names() -> None:
     assert [vet(f"http://{host}").is_literal for host in ("8.8.8.8", "[2606::1]", "example.com")] == [True, True, False]
 

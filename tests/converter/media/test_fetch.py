@@ -270,6 +270,12 @@ async def test_bytes_are_counted_for_each_and_for_all(origin: Origin, path: str)
             await take(it, url, together=size - 1)
 
 
+async def test_what_is_announced_to_be_too_large_is_not_waited_for(origin: Origin) -> None:
+    async with fetcher(origin.url) as it:
+        with pytest.raises(Unfetched, match=f"more than the {len(LARGE) - 1} bytes"):
+            await take(it, f"{origin.url}/stalling/large.png", each=len(LARGE) - 1)
+
+
 async def test_who_gives_up_leaves_nothing_open(origin: Origin) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

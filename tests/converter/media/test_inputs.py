@@ -118,6 +118,17 @@ async def test_in_a_shared_folder_nothing_is_left_and_nothing_of_others_is_taken
     assert uploads.files == []
 
 
+async def test_what_others_need_stays_when_the_job_that_uploaded_it_has_ended(uploads: Uploads) -> None:
+    inputs = store(uploads, uploads.folder)
+    first, second = (inputs.stage(order(TEXTS["base64"])) for _ in range(2))
+    await first.carry_out()
+    await second.carry_out()
+    await first.remove()
+    assert len(uploads.files) == 1
+    await second.remove()
+    assert uploads.files == []
+
+
 async def test_where_the_folder_is_not_shared_files_stay(uploads: Uploads) -> None:
     staging = store(uploads).stage(order(TEXTS["base64"]))
     await staging.carry_out()

@@ -73,7 +73,9 @@ async def test_an_object_that_breaks_off_is_no_object(bucket: Bucket) -> None:
         origin.headers = {"Last-Modified": "Fri, 27 Nov 2026 00:00:00 GMT", "ETag": '"x"'}
         origin.files |= {"/whole/a.png": DATA, "/a.png": DATA}
         lying = bucket.options | {"endpoint": origin.url}
-        both = {name: Source(f"s3://{name}", lying) for name in ("whole", "short")}
+        both = {name: Source(f"s3://{name}", lying) for name in ("whole", "short", "stalling")}
+        with pytest.raises(Unfetched, match="more than the 5 bytes"):
+            await take(Stores(both, 30.0), "s3://stalling/a.png", each=5)
         assert await take(Stores(both, 30.0), "s3://whole/a.png") == DATA
         with pytest.raises(Unfetched, match=r"can't be read|broke off") as raised:
             await take(Stores(both, 30.0), "s3://short/a.png")
