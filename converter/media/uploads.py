@@ -116,6 +116,7 @@ async def _upload(store: "ObjectStore", key: str, item: Item) -> None:
         with suppress(Exception):
             async with asyncio.timeout(ENDING):
                 await upload
+                await obstore.delete_async(store, key)  # it was whole before it could be given up
         raise
 
 

@@ -60,7 +60,16 @@ def test_what_moves_goes_on_moving(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"junk", b"GIF89a" + b"\0" * 30, b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9"]
+    "data",
+    [
+        b"",
+        b"junk",
+        b"GIF89a" + b"\0" * 30,
+        b"\xff\xd8",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff\xd9\0\0",
+        b"\xff\xd8\xff\xe1\0\1\0",
+    ],
 )
 def test_what_is_no_picture_of_these_kinds_is_left(data: bytes) -> None:
     assert strip(data) is None
