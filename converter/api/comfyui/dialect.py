@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from aiohttp import WSCloseCode, WSMsgType, web
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from converter.api import work
 from converter.api.answers import JOB_ID, KEY_NAME, render_as, send_item
@@ -29,7 +29,7 @@ from converter.core import comfyui
 from converter.core.order import Order, Selection
 from converter.core.outputs import FileRef
 from converter.core.signatures import sniff
-from converter.core.workflow import check
+from converter.core.workflow import MAX_DEPTH, check, is_deep
 from converter.errors import Fault, InvalidInput, InvalidRequest, InvalidWorkflow, NotFound
 from converter.runner import Run
 
@@ -77,6 +77,13 @@ class PromptRequest(BaseModel):
     partial_execution_targets: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
     front: bool = False
     number: Annotated[None, lacking("front goes before others")] = None
+
+    @field_validator("extra_data")
+    @classmethod
+    def _check_depth(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if is_deep(value):
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        return value
 
 
 class Selected(BaseModel):
