@@ -33,8 +33,9 @@ export function showResult(result, request, drawn) {
 }
 
 function showOutput(output) {
+  const called = output.label ? `${output.label}: ${output.name}` : output.name;
   if (output.text !== undefined) {
-    return make("figure", {}, make("pre", { tabIndex: 0 }, output.text), make("figcaption", {}, output.name));
+    return make("figure", {}, make("pre", { tabIndex: 0 }, output.text), make("figcaption", {}, called));
   }
   let url = output.url;
   if (output.data !== undefined) {
@@ -43,7 +44,7 @@ function showOutput(output) {
     urls.push(url);
     if (output.kind === "image") offerPicture(new File([blob], output.name, { type: blob.type }));
   }
-  const facts = make("span", { className: "facts" }, `${output.name}, ${sizeOf(output.size)}`);
+  const facts = make("span", { className: "facts" }, `${called}, ${sizeOf(output.size)}`);
   const save = make("a", { className: "button", href: url, download: output.name }, "Download");
   const caption = make("figcaption", {}, facts, save);
   if (output.warning) caption.append(make("p", { className: "help" }, output.warning));

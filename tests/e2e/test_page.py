@@ -324,7 +324,15 @@ def events(**data: Mapping[str, Any]) -> str:
 
 
 OUTPUTS = [
-    {"node_id": "1", "name": "note.txt", "kind": "text", "content_type": "text/plain", "size": 2, "text": "<b>hi</b>"},
+    {
+        "node_id": "1",
+        "name": "note.txt",
+        "kind": "text",
+        "content_type": "text/plain",
+        "size": 2,
+        "text": "<b>hi</b>",
+        "label": "said",
+    },
     {"node_id": "2", "name": "s.wav", "kind": "audio", "content_type": "audio/wav", "size": 3, "data": "AAAA"},
     {"node_id": "3", "name": "m.glb", "kind": "3d", "content_type": "model/gltf-binary", "size": 3, "data": "AAAA"},
 ]
@@ -355,6 +363,7 @@ async def test_any_kind_of_input_and_output_has_its_place(browser: Browser, page
             "inputs": {"text": "</script>", "style": "b c", "loud": False, "share": 0.25, "seed": 2**64 - 1}
         }
         await expect(visitor.page.locator("figure pre")).to_have_text("<b>hi</b>")
+        await expect(visitor.page.locator("figcaption").first).to_have_text("said: note.txt")
         await expect(visitor.page.locator("figure audio")).to_be_visible()
         await expect(visitor.page.get_by_role("link", name="Download")).to_have_count(2)
         assert '"loud": False' in (await visitor.page.locator("#panel-python").text_content() or "")
