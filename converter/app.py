@@ -193,6 +193,7 @@ async def run_replica(
             state_dir=settings.state_dir,
             keep_assets=settings.keep_assets,
             asset_bytes=settings.asset_bytes,
+            url_secret=settings.url_secret.encode() if settings.url_secret else None,
         )
         dialects = [*await stack.enter_async_context(open_dialects(settings.dialects, hall))]
         if settings.comfy_passthrough:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.core.order import Content
-from converter.database import Database
+from converter.database import Database, Unkept
 from converter.media.spool import borrow
 
 FILES = 10_000
@@ -53,7 +53,7 @@ class Asset:
 
 
 class NoSpace(Exception):
-    """The content can't be kept: it is larger than the room, or the disk refuses."""
+    """The content is larger than the room."""
 
 
 class Vault:
@@ -74,7 +74,7 @@ class Vault:
             await asyncio.to_thread(_remove, self._folder, there - known)
 
     async def add(self, asset: Asset, content: Content, now: float) -> bool:
-        """Keep a new record and its content; whether the scope had none of the same. Raises NoSpace."""
+        """Keep a new record and its content; whether the scope had none of the same. Raises NoSpace and Unkept."""
         if content.size > self._room:
             raise NoSpace
         most = NAMELESS if self._folder is None else FILES
@@ -82,7 +82,7 @@ class Vault:
             try:
                 await self._write(asset.hash, content)
             except OSError as error:
-                raise NoSpace from error
+                raise Unkept(str(error)) from error
             known, gone = await self._database.run(lambda c: _add(c, asset, content, now, self._room, most))
             await self._remove(gone)
         return not known

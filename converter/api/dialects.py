@@ -7,7 +7,7 @@ goes wrong under its paths, refusals at the door and mistakes of ours included, 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast, runtime_checkable
@@ -28,10 +28,10 @@ class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
     `public_url` makes links absolute, and is empty where they are relative; `notices` tells receivers of jobs' ends;
     `models` gives the names of the engine's models, by kind, or raises EngineFailed, as `describe` does, which gives
-    status and JSON of what the engine tells of itself under a path; `keep_jobs`: how long jobs that
-    have ended are known; `state_dir`: the folder for what a restart keeps; `keep_assets`, `asset_bytes`: for how long,
-    and in how many bytes, uploads are kept. `templates` are those of the moment, and `offers` gives them with what the
-    engine has for them.
+    status and JSON of what the engine tells of itself under a path; `keep_jobs`: how long jobs that have ended are
+    known; `state_dir`: the folder for what a restart keeps; `keep_assets`, `asset_bytes`: for how long, and in how many
+    bytes, uploads are kept; `url_secret`: what links are signed with, None where that is made up. `templates` are those
+    of the moment, and `offers` gives them with what the engine has for them.
     """
 
     gate: Gate
@@ -50,6 +50,7 @@ class Hall:
     state_dir: Path | None = None
     keep_assets: float = 0.0
     asset_bytes: int = 0
+    url_secret: bytes | None = field(default=None, repr=False)
 
 
 class Dialect(Protocol):

@@ -4,14 +4,16 @@ For: links to this replica. Leaves the clock and the secret to whoever signs. In
 signed with the same secret under the same tag, and has not expired; of anything else nothing is told.
 """
 
-import base64
-import hmac
 import json
 from dataclasses import astuple, dataclass
 
 from converter.core.order import Format, Metadata, Selection
 from converter.core.outputs import FileRef, Folder, Kind, Output
+from converter.core.seals import seal, unseal
 from converter.errors import Expired, NotFound
+
+KIND = "output-1"
+"""Name and number of what is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +50,15 @@ def refer(output: Output, file: FileRef, selection: Selection, expires_at: int) 
 
 def write_reference(reference: Reference, secret: bytes, tag: str) -> str:
     """A path segment; it begins with the replica's tag, by which a load balancer can route it."""
-    payload = _encode(json.dumps(astuple(reference), separators=(",", ":")).encode())
-    text = f"{tag}-{payload}"
-    return f"{text}.{_sign(text, secret)}"
+    return seal(secret, KIND, tag, json.dumps(astuple(reference), separators=(",", ":")).encode())
 
 
 def read_reference(text: str, secret: bytes, tag: str, now: float) -> Reference:
     """What was written; raises NotFound for what this replica has not signed, Expired for what is past its end."""
-    body, _, signature = text.rpartition(".")
-    ours = hmac.compare_digest(_sign(body, secret).encode(), signature.encode(errors="replace"))
-    if not ours or not body.startswith(f"{tag}-"):
+    said = unseal(secret, KIND, text) if text.startswith(f"{tag}-") else None
+    if said is None:
         raise NotFound("there is no such output here")
-    reference = Reference(*json.loads(_decode(body.removeprefix(f"{tag}-"))))
+    reference = Reference(*json.loads(said))
     if now >= reference.expires_at:
         raise Expired("the link to this output has expired")
     return reference
-
-
-def _sign(text: str, secret: bytes) -> str:
-    """HMAC (RFC 2104) with SHA-256, under a name and number of what is signed, so that no other thing passes for it."""
-    return _encode(hmac.digest(secret, b"output-1:" + text.encode(errors="replace"), "sha256"))
-
-
-def _encode(data: bytes) -> str:
-    """base64url without padding (RFC 4648 section 5)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _decode(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,41 +1,36 @@
 """Seals: bytes as text with a signature that nobody else can make, so that what comes back can be believed.
 
 For: naming things to callers without remembering that they were named. Leaves what is said, and for how long it counts,
-to others. Invariant: what `unseal` gives was given to `seal` with the same secret, byte by byte.
+to others. Invariant: what `unseal` gives was given to `seal` with the same secret and kind, byte by byte.
 """
 
 import base64
-import binascii
-import hashlib
 import hmac
 
-SIGNATURE = 16
-"""Bytes of HMAC-SHA256 (RFC 2104 section 5 allows half of them) that are kept."""
+
+def seal(secret: bytes, kind: str, tag: str, said: bytes) -> str:
+    """The text: a path segment that begins with a replica's tag (letters and digits), by which it can be routed.
+
+    kind: what is said, and in which form, so that no other thing passes for it.
+    """
+    text = f"{tag}-{_encode(said)}"
+    return f"{text}.{_sign(secret, kind, text)}"
 
 
-def seal(secret: bytes, said: bytes) -> str:
-    """The text: characters that a URL's path takes as they are (RFC 4648 section 5), with one dot."""
-    return f"{_encode(said)}.{_encode(_mark(secret, said))}"
-
-
-def unseal(secret: bytes, text: str) -> bytes | None:
-    """What a text says; None where it was not made with this secret."""
-    said, _, mark = text.partition(".")
-    try:
-        decoded, given = _decode(said), _decode(mark)
-    except (ValueError, binascii.Error):
+def unseal(secret: bytes, kind: str, sealed: str) -> bytes | None:
+    """What a text says; None where it was not made with this secret, or is of another kind."""
+    text, _, signature = sealed.rpartition(".")
+    if not hmac.compare_digest(_sign(secret, kind, text).encode(), signature.encode(errors="replace")):
         return None
-    genuine = hmac.compare_digest(given, _mark(secret, decoded)) and seal(secret, decoded) == text
-    return decoded if genuine else None
+    said = text.partition("-")[2]
+    return base64.urlsafe_b64decode(said + "=" * (-len(said) % 4))
 
 
-def _mark(secret: bytes, said: bytes) -> bytes:
-    return hmac.new(secret, said, hashlib.sha256).digest()[:SIGNATURE]
+def _sign(secret: bytes, kind: str, text: str) -> str:
+    """HMAC (RFC 2104) with SHA-256."""
+    return _encode(hmac.digest(secret, f"{kind}:{text}".encode(errors="replace"), "sha256"))
 
 
 def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _decode(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+    """base64url without padding (RFC 4648 section 5)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

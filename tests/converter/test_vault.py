@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from converter import vault
-from converter.database import open_database
+from converter.database import Unkept, open_database
 from converter.media.spool import hold
 from converter.vault import TABLES, Asset, NoSpace, Vault, open_vault
 
@@ -109,3 +109,11 @@ async def test_what_is_being_read_can_be_removed(kept: Vault) -> None:
     with content.open() as stream:
         assert stream.read() == b"data"
     assert await kept.content(found) is None
+
+
+async def test_a_disk_that_refuses_keeps_nothing(tmp_path: Path) -> None:
+    async with open_database(None, "test", TABLES) as database, open_vault(database, tmp_path, 100) as kept:
+        (tmp_path / "assets").rmdir()
+        with pytest.raises(Unkept):
+            await put(kept, "1", b"data")
+        assert await kept.find("", "1", 0.0) is None

@@ -25,7 +25,8 @@ async def open_dialect(hall: Hall) -> AsyncIterator[ComfyApi]:
     async with open_database(hall.state_dir, "comfyapi", TABLES) as database:
         book = Ledger(database)
         await book.end_all(LOST, time.time())
-        outputs = Outputs(hall.jobs, book, await book.secret("outputs", secrets.token_bytes(32)))
+        secret = hall.url_secret or await book.secret("outputs", secrets.token_bytes(32))
+        outputs = Outputs(hall.jobs, book, secret)
         cases = Cases(hall.jobs, book, outputs, hall.keep_jobs)
         async with open_vault(database, hall.state_dir, hall.asset_bytes) as assets, cases.followed():
             yield ComfyApi(hall, book, cases, Assets(hall, book, assets, outputs, hall.keep_assets))

@@ -5,6 +5,7 @@ hash is always one that was computed here.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -22,11 +23,14 @@ from converter.core import comfyapi
 from converter.core.comfyapi import MOUNT
 from converter.core.idempotency import read_key
 from converter.core.order import Content, Part
+from converter.database import Unkept
 from converter.errors import EngineFailed, Fault, IdempotencyMismatch, Internal, InvalidRequest, NotFound, TooLarge
 from converter.ledger import KEYS, Ledger
 from converter.media.outputs import Broken
 from converter.media.spool import NoRoom, Spool
 from converter.vault import Asset, NoSpace, Vault
+
+log = logging.getLogger(__name__)
 
 UPLOADS = 8
 """Uploads that are read at once."""
@@ -106,7 +110,10 @@ class Assets:
             try:
                 return asset, await self._vault.add(asset, content, asset.created)
             except NoSpace as error:
-                raise TooLarge("there is no room for the asset here") from error
+                raise TooLarge("the asset is larger than the room that there is for all of them") from error
+            except Unkept as error:
+                log.error("an asset was not kept: %s", error)
+                raise Internal("the service has no room on its disk for the asset") from error
 
     @contextmanager
     def _uploading(self) -> Iterator[None]:

@@ -18,6 +18,9 @@ from converter.jobs import Jobs
 from converter.ledger import Ledger
 from converter.media.outputs import Item
 
+KIND = "comfyapi-output-1"
+"""Name and number of what is sealed."""
+
 
 class Source(Protocol):
     """Content that can be read once; `size` in bytes, None where it is not known."""
@@ -63,7 +66,7 @@ class Outputs:
                 "type": output.kind,
                 "content_type": output.content_type,
                 "size_bytes": item.size,
-                "id": f"{tag}-{seal(self._secret, named.encode())}",
+                "id": seal(self._secret, KIND, tag, named.encode()),
             }
             described.append(document if output.text is None else document | {"text": output.text})
         return described
@@ -91,7 +94,7 @@ class Outputs:
         return named
 
     def _read(self, reference: str) -> Named | None:
-        said = unseal(self._secret, reference.partition("-")[2])
+        said = unseal(self._secret, KIND, reference)
         return None if said is None else Named.decode(said)
 
     async def open(self, named: Named, stack: AsyncExitStack) -> Source:

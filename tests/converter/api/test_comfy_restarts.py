@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comfy_sdk import IdempotencyKeyReuse, NotFound
@@ -59,6 +60,16 @@ async def test_without_a_folder_nothing_is_known_after_a_restart(engine: FakeEng
         with pytest.raises(NotFound):
             await client.jobs.get(job.id)
         assert (await caller.get(f"/api/v2/assets/{output.id}/content")).status == 404
+
+
+async def test_a_secret_of_the_operators_lets_ids_of_outputs_outlive_a_restart_without_a_folder(
+    engine: FakeEngine,
+) -> None:
+    settings: dict[str, Any] = {"url_secret": "a secret of the operator's, long enough", "replica_tag": "r1"}
+    async with converter(engine.url, **settings) as caller, comfy(caller.url) as client:
+        [output] = (await client.run(client.workflows.from_json(picture(0x112233)))).outputs
+    async with converter(engine.url, **settings) as caller:
+        assert color_of((await caller.get(f"/api/v2/assets/{output.id}/content")).body) == 0x112233
 
 
 async def test_a_folder_is_of_one_replica(engine: FakeEngine, tmp_path: Path) -> None:
