@@ -27,6 +27,10 @@ class Broken(Exception):
         self.lines = tuple(lines)
 
 
+class _Unread(ValueError):
+    """A file that can't be read; the text names it, and the line where there is one."""
+
+
 def read_template(path: Path) -> Template:
     """The template whose declaration is at `path`. Raises Broken."""
     workflow_path = path.with_suffix(".json")
@@ -38,8 +42,10 @@ def read_template(path: Path) -> Template:
     except tomllib.TOMLDecodeError as error:
         found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
         lines.append(f"{path}:{found[2]}: {found[1]}" if found else f"{path}: {error}")
-    except ValueError as error:
+    except _Unread as error:
         lines.append(str(error))
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and what is nested as deep
+        lines.append(f"{path}: {error}")
     try:
         workflow = read_workflow(workflow_path)
     except ValueError as error:
@@ -57,9 +63,11 @@ def read_workflow(path: Path) -> Any:
     try:
         return json.loads(_read(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: is nested too deep") from None
+        raise _Unread(f"{path}:{error.lineno}: is not JSON: {error.msg}") from None
+    except _Unread:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _Unread(f"{path}: {error}") from None
 
 
 def _read(path: Path) -> str:
@@ -68,10 +76,10 @@ def _read(path: Path) -> str:
         data = path.read_bytes()
         return data.decode()
     except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+        raise _Unread(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}:{line}: is not UTF-8") from None
+        raise _Unread(f"{path}:{line}: is not UTF-8") from None
 
 
 def _place(error: TemplateError, path: Path, text: str, workflow_path: Path) -> Iterator[str]:

@@ -151,19 +151,20 @@ def _guard(operation: Operation, *, guarded: bool) -> Operation:
 
 
 def _describe_template(generic: Operation, offer: Offer, used: dict[str, Any]) -> dict[str, Any]:
-    """The generic operation, with the template's own inputs; it can't miss the template. What the engine has not got
-    what it needs for has no example, since that would not run.
+    """The generic operation, with the template's own inputs; it can't miss the template. There is no example that would
+    not run, since the engine lacks something.
     """
     template, lack = offer.template, f"Not available here: {offer.reason}." if offer.reason else ""
     runs = generic.body is not None
-    example = {"required": {"summary": "What has to be given", "value": sample(template)}}
+    value = None if offer.available is False else sample(template)
+    example = {} if value is None else {"required": {"summary": "What has to be given", "value": value}}
     typed = replace(
         generic,
         id=f"{generic.id}_{template.name}",
         summary=template.title if runs else f"{template.title}: its inputs",
         description="\n\n".join(filter(None, (template.description, lack, generic.description))),
         parameters=tuple(name for name in generic.parameters if name != "name"),
-        examples=example if runs and offer.available is not False else {},
+        examples=example if runs else {},
         faults=tuple(kind for kind in generic.faults if kind is not NotFound),
     )
     return _describe_operation(typed, used, name_request(template))

@@ -170,9 +170,10 @@ _RUNS: Mapping[str, Any] = {
 }
 
 
-def sample(template: Template) -> dict[str, Any]:
-    """A request for a template: whatever it requires, and nothing else."""
-    return {"inputs": {hole.name: _sample_input(hole) for hole in template.inputs if hole.required}}
+def sample(template: Template) -> dict[str, Any] | None:
+    """A request for a template: whatever it requires, and nothing else; None where that can't be made up."""
+    inputs = {hole.name: _sample_input(hole) for hole in template.inputs if hole.required}
+    return None if None in inputs.values() else {"inputs": inputs}
 
 
 def _sample_input(hole: Input) -> Any:
@@ -184,7 +185,9 @@ def _sample_input(hole: Input) -> Any:
         case "boolean":
             return True
         case "choice":
-            return hole.choices[0]
+            return next(iter(hole.choices), None)
+        case "video" | "audio":
+            return None
     limits = [limit for limit in (hole.minimum, hole.maximum) if limit is not None]
     return limits[0] if limits else 1
 

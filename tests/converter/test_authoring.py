@@ -42,7 +42,7 @@ def test_a_draft_is_a_template_and_is_not_written_over(capsys: pytest.CaptureFix
     assert err[0].startswith("converter template: portrait_of-me.toml is there already")
     status, out, _ = call(capsys, "check", "portrait_of-me.toml")
     assert status == 0
-    assert out[0].startswith("portrait_of-me: right; inputs: [seed], [steps], ")
+    assert out[0].startswith("portrait_of-me: right; inputs: prompt, [seed], [steps], ")
 
 
 def test_a_draft_may_go_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,8 @@ def test_a_broken_template_is_reported_by_file_and_line_and_the_others_work(
     write(folder, "keys", '\n[inputs.a]\nnode = "3.sede"\ntype = "seed"\n\n[inputs.b]\nnode = "3.steps"', workflow)
     write(folder, "graph", "", '{\n "1": {"class_type": "A", "inputs": {}},\n "22": {\n  "inputs": {}}}')
     write(folder, "_name", "")
+    write(folder, "nested", f"a = {'[' * 100_000}")
+    write(folder, "digits", "", '{"1": ' + "9" * 5000 + "}")
     assert set(Templates([folder])) == {"txt2img"}
     reported = errors(caplog)
     for name, *places in (
@@ -125,16 +127,18 @@ def test_a_broken_template_is_reported_by_file_and_line_and_the_others_work(
         ("lonely", "lonely.json: can't be read: No such file"),
         ("array", "array.json:1: The workflow is not an object"),
         ("editor", "editor.json:1: This is the file that the editor saves for itself"),
-        ("deep", "deep.json: is nested too deep"),
+        ("deep", "deep.json: maximum recursion depth exceeded"),
         ("latin", "latin.toml:2: is not UTF-8"),
         ("keys", "keys.toml:3: inputs.a.node: 3.sede: the workflow has no such input; KSampler has seed, steps"),
         ("keys", "keys.toml:6: inputs.b.type: must be one of string, "),
         ("graph", "graph.json:3: node 22: The node has no class_type"),
         ("_name", "_name.toml:1: its name must match"),
+        ("nested", "nested.toml: maximum recursion depth exceeded"),
+        ("digits", "digits.json: Exceeds the limit"),
     ):
         [message] = [message for message in reported if message.startswith(f"the template {name} ")]
         assert all(place in message for place in places), message
-    assert len(reported) == 9
+    assert len(reported) == 11
 
 
 def test_of_two_with_one_name_that_of_the_later_folder_counts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -230,6 +234,15 @@ async def test_an_engine_that_says_nonsense_changes_nothing(tmp_path: Path) -> N
     assert templates.offers["mine"].available is None
 
 
+UNSAMPLED = """
+[inputs.style]
+type = "choice"
+node = "2.filename_prefix"
+choices = "models/styles"
+"""
+"""A choice of which the engine has none."""
+
+
 # Served ------------------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +258,7 @@ async def test_callers_see_templates_as_they_are_at_the_moment(tmp_path: Path) -
         assert "/v1/workflows/mine" not in before.document["paths"]
         write(tmp_path, "mine", declared, json.dumps(graph))
         write(tmp_path, "lacking", "", json.dumps({"1": model}))
+        write(tmp_path, "unsampled", UNSAMPLED, json.dumps(graph))
         found = by_name(await ask_until(caller, "/v1/workflows", is_judged))
         assert found["txt2img"], "those that ship are there as well"
         assert found["mine"] == {"name": "mine", "title": "mine", "description": "", "available": True}
@@ -255,6 +269,7 @@ async def test_callers_see_templates_as_they_are_at_the_moment(tmp_path: Path) -
         described = await caller.get("/openapi.json", If_None_Match=before.headers["ETag"])
         paths = described.document["paths"]
         assert "examples" in paths["/v1/workflows/mine"]["post"]["requestBody"]["content"]["application/json"]
+        assert "examples" not in paths["/v1/workflows/unsampled"]["post"]["requestBody"]["content"]["application/json"]
         assert "examples" not in paths["/v1/workflows/lacking"]["post"]["requestBody"]["content"]["application/json"]
         assert "Not available here: the engine" in paths["/v1/workflows/lacking"]["post"]["description"]
 
