@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
+Examination = Callable[[Mapping[str, Any]], Sequence[Mapping[str, str]]]
+"""Finds problems in a document, each a JSON pointer and a detail, as InvalidRequest has them."""
+
 MAX_PARTS = 64
 """Parts of a multipart body beside the document."""
 
@@ -261,12 +264,16 @@ def _refuse(pointer: str, detail: str) -> NoReturn:
     raise InvalidRequest([{"pointer": pointer, "detail": detail}])
 
 
-def validate(model: type[M], document: object) -> M:
-    """The document as a model; raises InvalidRequest with every problem, each at its JSON pointer (RFC 6901)."""
+def validate(model: type[M], document: object, examine: Examination | None = None) -> M:
+    """The document as a model; raises InvalidRequest with every problem, each at its JSON pointer (RFC 6901).
+
+    `examine` finds what the model can't know; it is given documents that the model may find wrong.
+    """
     if not isinstance(document, dict):
         _refuse("", "must be a JSON object")
+    further = () if examine is None else examine(document)
     try:
-        return model.model_validate(document)
+        body = model.model_validate(document)
     except ValidationError as error:
         problems = [
             {
@@ -277,7 +284,10 @@ def validate(model: type[M], document: object) -> M:
         ]
         if error.error_count() > MAX_PROBLEMS:
             problems.append({"pointer": "", "detail": f"{error.error_count() - MAX_PROBLEMS} more problems"})
-        raise InvalidRequest(problems) from None
+        raise InvalidRequest([*problems, *further]) from None
+    if further:
+        raise InvalidRequest(further)
+    return body
 
 
 def _point(location: tuple[int | str, ...]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from converter.api.answers import JOB_ID, KEY_NAME, REPLAYED, REQUEST_ID, RUN, TIMES, send_json, send_raw, stream
-from converter.api.bodies import read_document, validate
+from converter.api.bodies import Examination, read_document, validate
 from converter.api.choices import choose, narrow, reselect
 from converter.api.dialects import Hall
 from converter.api.notices import NATIVE
@@ -28,7 +28,7 @@ from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.media import media_inputs
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
-from converter.core.template import Template, fill, schema
+from converter.core.template import Template, examine, fill, schema
 from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound
 from converter.media.outputs import Item
@@ -77,17 +77,19 @@ class Native:
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/run`."""
-        return await self._work(request, RunRequest, self._order_run, _take_nodes)
+        return await self._work(request, RunRequest, None, self._order_run, _take_nodes)
 
     async def run_template(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/workflows/NAME`."""
         template = self._find_offer(request).template
-        return await self._work(request, TemplateRequest, partial(self._order_template, template), template.select)
+        compose, examination = partial(self._order_template, template), partial(_examine, template)
+        return await self._work(request, TemplateRequest, examination, compose, template.select)
 
     async def _work(
         self,
         request: web.Request,
         model: type[B],
+        examination: Examination | None,
         compose: Callable[[B, Mapping[str, Part], Preference], Order],
         select: Select,
     ) -> web.StreamResponse:
@@ -102,7 +104,7 @@ class Native:
             else:
                 ticket = stack.enter_context(self._gate.knock())
             document, parts = await read_document(request, self._bounds)
-            body = validate(model, document)
+            body = validate(model, document, examination)
             wish = narrow(body.outputs, wish)
             selection = choose(body.outputs, select(body.outputs.nodes), wish)
             self._jobs.check_delivery(selection.delivery)
@@ -300,6 +302,11 @@ class Native:
             close = get_close_matches(name[:64], offers, 1)
             raise NotFound(f"there is no workflow {name[:64]} here{f'; did you mean {close[0]}?' if close else ''}")
         return offers[name]
+
+
+def _examine(template: Template, document: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    inputs = document.get("inputs", {})
+    return examine(template, inputs) if isinstance(inputs, dict) else ()
 
 
 def _refuse_strays(order: Order) -> None:

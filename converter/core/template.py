@@ -169,37 +169,38 @@ def object_to(hole: Input, value: Any) -> str | None:
 # Use ---------------------------------------------------------------------------------------------------------------
 
 
-def fill(template: Template, inputs: object, draw_seed: Callable[[], int]) -> tuple[Graph, dict[str, Any]]:
+def fill(template: Template, inputs: Mapping[str, Any], draw_seed: Callable[[], int]) -> tuple[Graph, dict[str, Any]]:
     """The workflow with the caller's inputs in place, and the values used, by name.
 
     A missing seed is drawn (`draw_seed` gives any non-negative integer) and is among the values; media, and what was
-    left to the workflow, are not. Raises InvalidRequest, which lists every input that is wrong, missing or unknown.
+    left to the workflow, are not. Raises InvalidRequest, which lists what `examine` finds.
     """
-    if not isinstance(inputs, Mapping):
-        raise InvalidRequest([{"pointer": "/inputs", "detail": "must be an object"}])
-    problems: list[dict[str, str]] = []
+    problems = examine(template, inputs)
+    if problems:
+        raise InvalidRequest(problems)
     used: dict[str, Any] = {}
     values: dict[Place, Any] = {}
     for hole in template.inputs:
-        if hole.name not in inputs and hole.required:
-            problems.append(_problem(hole.name, "is required"))
-            continue
         if hole.name not in inputs and hole.default is None and hole.type != "seed":
             continue
         value = inputs[hole.name] if hole.name in inputs else _supply(hole, draw_seed)
-        objection = object_to(hole, value)
-        if objection is not None:
-            problems.append(_problem(hole.name, objection))
-            continue
         value = int(value) if hole.type in ("integer", "seed") else value
         values.update(dict.fromkeys(hole.places, value))
         if hole.type not in MEDIA:
             used[hole.name] = value
-    known = {hole.name for hole in template.inputs}
-    problems += [_problem(name, "is no input of this template") for name in inputs if name not in known]
-    if problems:
-        raise InvalidRequest(problems)
     return replace_inputs(template.workflow, values), used
+
+
+def examine(template: Template, inputs: Mapping[str, object]) -> list[Mapping[str, str]]:
+    """Every input that is wrong, missing or unknown, each with its JSON pointer within the request."""
+    problems = []
+    for hole in template.inputs:
+        given = hole.name in inputs
+        objection = object_to(hole, inputs[hole.name]) if given else "is required" if hole.required else None
+        if objection is not None:
+            problems.append(_problem(hole.name, objection))
+    known = {hole.name for hole in template.inputs}
+    return problems + [_problem(name, "is no input of this template") for name in inputs if name not in known]
 
 
 def _supply(hole: Input, draw_seed: Callable[[], int]) -> Any:
@@ -209,9 +210,9 @@ def _supply(hole: Input, draw_seed: Callable[[], int]) -> Any:
     return lowest + draw_seed() % (highest - lowest + 1)
 
 
-def _problem(name: object, detail: str) -> dict[str, str]:
+def _problem(name: str, detail: str) -> Mapping[str, str]:
     """With a JSON pointer (RFC 6901 section 3)."""
-    token = str(name).replace("~", "~0").replace("/", "~1")
+    token = name.replace("~", "~0").replace("/", "~1")
     return {"pointer": f"/inputs/{token}", "detail": detail}
 
 

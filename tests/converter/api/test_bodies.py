@@ -37,6 +37,15 @@ async def test_every_problem_is_listed_at_once_with_its_pointer(caller: Caller) 
     assert pointers["/first~1unknown"] == pointers["/outputs/colour"] == "no such field"
 
 
+async def test_what_is_wrong_with_a_templates_inputs_is_listed_with_the_rest(caller: Caller) -> None:
+    inputs = {"prompt": 7, "steps": "many", "colour/depth": 1}
+    body = {"inputs": inputs, "priority": "high", "outputs": {"quality": 0}}
+    answer = await exchange(caller.url, request(path="/v1/workflows/txt2img", body=json.dumps(body).encode()))
+    check_refusal(answer, 400)
+    pointers = [problem["pointer"] for problem in answer.document["problems"]]
+    assert pointers == ["/priority", "/outputs/quality", "/inputs/prompt", "/inputs/steps", "/inputs/colour~1depth"]
+
+
 @pytest.mark.parametrize(
     ("workflow", "words"),
     [

@@ -3,6 +3,7 @@
 import copy
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def template() -> Template:
     return parse("everything", WORKFLOW, DECLARATION)
 
 
-def problems(inputs: object) -> dict[str, str]:
+def problems(inputs: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with some inputs, by pointer."""
     with pytest.raises(InvalidRequest) as caught:
         fill(template(), inputs, lambda: 0)
@@ -382,11 +383,6 @@ def test_values_of_the_wrong_kind_are_refused(name: str, value: object) -> None:
     assert list(problems(GIVEN | {name: value})) == [f"/inputs/{name}"]
 
 
-@pytest.mark.parametrize("inputs", [None, [], "x", 5])
-def test_inputs_are_an_object(inputs: object) -> None:
-    assert problems(inputs) == {"/inputs": "must be an object"}
-
-
 def test_a_large_integer_is_a_number() -> None:
     assert fill(template(), GIVEN | {"cfg": 10**400}, lambda: 0)[1]["cfg"] == 10**400
 
@@ -398,8 +394,8 @@ def test_a_drawn_seed_keeps_its_limits(drawn: int, lowest: int, span: int) -> No
     assert lowest <= used["x"] <= lowest + span
 
 
-@given(st.dictionaries(st.sampled_from([*DECLARATION["inputs"], "more"]), values) | values)
-def test_any_inputs_fill_or_are_told_wrong(inputs: Any) -> None:
+@given(st.dictionaries(st.sampled_from([*DECLARATION["inputs"], "more"]) | st.text(), values))
+def test_any_inputs_fill_or_are_told_wrong(inputs: dict[str, Any]) -> None:
     found = template()
     before = copy.deepcopy(found)
     try:
