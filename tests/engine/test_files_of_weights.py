@@ -184,17 +184,19 @@ def test_a_file_that_lacks_weights_is_refused(device: Device, checkpoints: Path,
     assert str(tmp_path) not in str(refused.value)
 
 
+@pytest.mark.parametrize("family", ["tiny", "flux"])
 def test_an_autoencoder_alone_is_read_from_a_folder_or_a_file(
-    device: Device, models: Models, checkpoints: Path, tmp_path: Path
+    device: Device, checkpoints: Path, flow_checkpoints: Path, tmp_path: Path, family: str
 ) -> None:
-    vae = checkpoints / "tiny" / "vae"
+    source = (checkpoints if family == "tiny" else flow_checkpoints) / family
+    vae = source / "vae"
     shutil.copytree(vae, tmp_path / "vae" / "folder")
     save_file(write_autoencoder(vae, prefix=""), tmp_path / "vae" / "file.safetensors")
     copy_configuration(vae, tmp_path / "configs" / "file")
     save_file(write_autoencoder(vae), tmp_path / "vae" / "whole.safetensors")
-    copy_configuration(checkpoints / "tiny", tmp_path / "configs" / "whole")
+    copy_configuration(source, tmp_path / "configs" / "whole")
     assert list_autoencoders(tmp_path / "vae") == ["file.safetensors", "folder", "whole.safetensors"]
-    expected = models.autoencoder(Handle("tiny", "vae"))
+    expected = Models(device, source.parent.parent).autoencoder(Handle(family, "vae"))
     others = Models(device, tmp_path)
     for name in list_autoencoders(tmp_path / "vae"):
         found = others.autoencoder(others.load_autoencoder(name))
