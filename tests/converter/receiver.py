@@ -30,6 +30,7 @@ class Notice:
     """One notice as it came, whatever was answered."""
 
     id: str
+    body: bytes
     document: Any
     headers: Mapping[str, str]
 
@@ -84,7 +85,7 @@ class Receiver:
     async def _take(self, request: web.Request) -> web.Response:
         body = await request.read()
         self._signer.verify(body, dict(request.headers))
-        self.notices.append(Notice(request.headers["webhook-id"], json.loads(body), dict(request.headers)))
+        self.notices.append(Notice(request.headers["webhook-id"], body, json.loads(body), dict(request.headers)))
         self._came.set()
         answer = self.answers.pop(0) if self.answers else web.Response(status=204)
         if answer is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from standardwebhooks import Webhook
 
 from converter.app import _drain
 from converter.core import retries
@@ -33,6 +34,16 @@ async def test_the_notice_has_the_answer(engine: FakeEngine) -> None:
         assert colors(notice.data) == [0x123456]
         await settle(caller)
         assert len(receiver.notices) == 1
+
+
+async def test_every_secret_signs(engine: FakeEngine) -> None:
+    other = "whsec_" + base64.b64encode(b"another one, which is to come now").decode()
+    async with Receiver() as receiver:
+        settings = receiver.settings | {"webhook_secret": f"{other},{SECRET}"}
+        async with converter(engine.url, **settings) as caller:
+            await caller.run(picture(5), webhook=receiver.url)
+            notice = await receiver.next()
+            assert Webhook(other).verify(notice.body, dict(notice.headers)) == notice.document
 
 
 async def test_a_job_in_the_background_tells_when_it_ends(engine: FakeEngine) -> None:
