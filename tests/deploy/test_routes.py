@@ -15,7 +15,7 @@ from tests.deploy.balancers import KINDS, Changes, Kind
 PATIENCE = 60.0
 """Seconds after which a wait for a load balancer fails."""
 
-PATHS = ("/v1/jobs/", "/v1/outputs/", "/runpod/status/", "/runpod/cancel/")
+PATHS = ("/v1/jobs/", "/v1/outputs/", "/api/v2/jobs/", "/runpod/status/", "/runpod/cancel/")
 
 
 @asynccontextmanager
