@@ -53,7 +53,7 @@ def open_removal(settings: Settings) -> Removal:
     folder = None if settings.keep_outputs else settings.output_dir
     if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
         raise CannotStart(
-            f"nothing can be removed from {folder}, which is not writable: make it so, or set keep_outputs"
+            f"outputs can't be removed from {folder}, which is not writable: make it so, or set keep_outputs"
         )
     return Removal(folder)
 

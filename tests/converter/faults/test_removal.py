@@ -115,7 +115,7 @@ async def test_a_folder_that_can_not_be_written_stops_the_start(
     engine: FakeEngine, shared: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("converter.fitting.os.access", lambda *_: False)  # whoever runs the tests may write everywhere
-    with pytest.raises(CannotStart, match="is not writable: set keep_outputs"):
+    with pytest.raises(CannotStart, match="is not writable: make it so, or set keep_outputs"):
         async with converter(engine.url, **shared):
             pass
     async with converter(engine.url, keep_outputs=True, **shared) as caller:
