@@ -6,12 +6,17 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
+from aiohttp import ClientTimeout
 from PIL import Image, ImageDraw, ImageStat
 
 from tests.e2e.service import PATIENCE, POLL, Service, ask, open_session, running
 
 SIZE = 64
 STEPS = 4
+LONG = 200.0
+"""Seconds for one picture: much else may run on this machine."""
+
 DEMO = {"txt2img", "img2img", "inpaint", "upscale"}
 
 
@@ -28,9 +33,10 @@ def whiteness(picture: Image.Image) -> float:
 
 async def draw(service: Service, name: str, **inputs: Any) -> Image.Image:
     """The one picture that a template makes."""
-    body = {"inputs": {"steps": STEPS, "seed": 3, **inputs}}
+    body = {"inputs": {"steps": STEPS, "seed": 3, **inputs}, "timeout": LONG}
     async with open_session() as session:
-        reply = await ask(session, "POST", f"{service.url}/v1/workflows/{name}", json=body)
+        url = f"{service.url}/v1/workflows/{name}"
+        reply = await ask(session, "POST", url, json=body, timeout=ClientTimeout(total=LONG))
     assert reply.status == 200, reply
     [output] = reply.document["outputs"]
     return Image.open(io.BytesIO(base64.b64decode(output["data"]))).convert("RGB")
@@ -46,6 +52,7 @@ async def judge(service: Service) -> dict[str, Any]:
             await asyncio.sleep(POLL)
 
 
+@pytest.mark.timeout(3 * LONG)
 async def test_what_ships_for_the_demo_model_runs_and_what_lacks_a_model_says_so(tmp_path: Path) -> None:
     with running(tmp_path, "--drain-delay", "0") as service:
         await service.listens()
