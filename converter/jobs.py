@@ -51,7 +51,7 @@ class Jobs:
         self._claimed: dict[tuple[str, str], Run] = {}
         self._keep_jobs = keep_jobs
         self._archive: Archive[Run] = Archive(keep_jobs, means.keep_bytes, Run.strip)
-        self._tag = tag
+        self.tag = tag
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._now = asyncio.get_running_loop().time
@@ -101,7 +101,7 @@ class Jobs:
 
     def name(self) -> str:
         """A fresh id; it begins with this replica's tag, so that a load balancer can route it back."""
-        return f"{self._tag}-{uuid.uuid4().hex[:20]}"
+        return f"{self.tag}-{uuid.uuid4().hex[:20]}"
 
     @property
     def upload_inputs(self) -> Collection[tuple[str, str]]:

@@ -25,7 +25,10 @@ async def open_dialect(hall: Hall) -> AsyncIterator[ComfyApi]:
     async with open_database(hall.state_dir, "comfyapi", TABLES) as database:
         book = Ledger(database)
         await book.end_all(LOST, time.time())
-        secret = hall.url_secret or await book.secret("outputs", secrets.token_bytes(32))
+        if hall.url_secret is None:
+            secret = await book.secret("outputs", secrets.token_bytes(32))
+        else:  # which other replicas have, too, whose engines have other files of the same names
+            secret = hall.jobs.tag.encode() + b":" + hall.url_secret
         outputs = Outputs(hall.jobs, book, secret)
         cases = Cases(hall.jobs, book, outputs, hall.keep_jobs)
         async with open_vault(database, hall.state_dir, hall.asset_bytes) as assets, cases.followed():

@@ -72,6 +72,21 @@ async def test_a_secret_of_the_operators_lets_ids_of_outputs_outlive_a_restart_w
         assert color_of((await caller.get(f"/api/v2/assets/{output.id}/content")).body) == 0x112233
 
 
+async def test_an_output_of_another_replica_is_no_file_of_this_one(engine: FakeEngine) -> None:
+    secret = "a secret of the operator's, long enough"
+    async with (
+        FakeEngine() as other,
+        converter(engine.url, url_secret=secret, replica_tag="r1") as caller,
+        converter(other.url, url_secret=secret, replica_tag="r2") as stranger,
+    ):
+        await stranger.run(picture(0x445566))
+        async with comfy(caller.url) as client:
+            [output] = (await client.run(client.workflows.from_json(picture(0x112233)))).outputs
+        path = f"/api/v2/assets/{output.id}/content"
+        assert color_of((await caller.get(path)).body) == 0x112233
+        assert (await stranger.get(path)).status == 404, "a file of the same name is somebody else's"
+
+
 async def test_a_folder_is_of_one_replica(engine: FakeEngine, tmp_path: Path) -> None:
     async with converter(engine.url, state_dir=tmp_path):
         with pytest.raises(CannotStart, match=r"comfyapi\.sqlite can't be used: database is locked"):
