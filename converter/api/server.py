@@ -21,6 +21,7 @@ from converter.api.connections import Connection, Terms
 from converter.api.dialects import Dialect
 from converter.core.timing import overhead, server_timing
 from converter.errors import Fault, Internal, InvalidRequest, MethodNotAllowed, NotFound, TooLarge
+from converter.media.links import PATH
 
 if TYPE_CHECKING:
     from converter.spans import RequestSpan, Tracing
@@ -125,9 +126,8 @@ def _log_access(request: web.Request, status: int, trace_id: str | None) -> None
 
 
 def _name_path(request: web.Request) -> str:
-    """The path; but a link to an output is a secret."""
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None and "reference" in request.match_info else request.path
+    """The path; but a link to an output is a secret, also where it is asked for in a wrong way."""
+    return f"{PATH}{{reference}}" if request.path.startswith(PATH) else request.path
 
 
 def _level(request: web.Request) -> int:

@@ -92,6 +92,9 @@ async def test_no_log_line_has_a_link_in_it(caller: Caller, caplog: pytest.LogCa
     url = link(await caller.run(picture(1), outputs=URL))
     await caller.get(url)
     await caller.get(url + "x")
+    await caller.get(url + "/")
+    for method in ("HEAD", "DELETE", "OPTIONS"):
+        await caller.ask(method, url)
     logged = [f"{record.getMessage()} {vars(record)}" for record in caplog.records if record.name.startswith("conv")]
     assert any("/v1/outputs/{reference}" in line for line in logged)
     assert not any(url.rpartition(".")[2] in line for line in logged)
