@@ -62,7 +62,7 @@ class Dialer:
             connector=connector, timeout=timeout, cookie_jar=DummyCookieJar(), trust_env=False, auto_decompress=False
         ) as session:
             url = URL(target.url, encoded=target.url.isascii())
-            if (url.scheme, url.host, url.port) != (target.scheme, target.host, target.port):
+            if (url.scheme, url.raw_host, url.port) != (target.scheme, target.host, target.port):
                 raise Closed("can be read in two ways")
             yield session, url
 

@@ -127,6 +127,15 @@ async def test_the_name_stays_for_tls(monkeypatch: pytest.MonkeyPatch) -> None:
             await take(it, f"https://files.example.com:{origin.port}/a.png")
 
 
+async def test_a_name_of_another_script_is_asked_for_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vetted, "is_public", lambda address: True)
+    resolve, asked = resolve_to("127.0.0.1")
+    async with Origin() as origin, fetcher(resolve=resolve) as it:
+        origin.files["/a.png"] = DATA
+        assert await take(it, f"http://xn--bcher-kva.example.com:{origin.port}/a.png") == DATA
+    assert asked == ["xn--bcher-kva.example.com."]
+
+
 async def test_a_trusted_name_is_looked_up_as_the_machine_does(origin: Origin) -> None:
     url = f"http://localhost:{origin.port}"
     async with fetcher(url) as it:
