@@ -103,7 +103,8 @@ class Models:
         self._held: OrderedDict[Handle, _Held] = OrderedDict()
         self._changing = threading.Lock()
         # While diffusers and transformers make a module they patch torch for the whole process: two loads at once would
-        # disturb each other.
+        # disturb each other. So would two first imports: each package puts another module in its place as it ends, and
+        # whoever waited for it gets the empty one.
         self._reading = threading.RLock()
 
     @property
@@ -115,7 +116,8 @@ class Models:
     def warm_up(self) -> None:
         """Have at hand what the first prompt is likely to need, the model that ships among it. Takes seconds."""
         try:
-            self._device.submit(Preload()).result()
+            with self._reading:
+                self._device.submit(Preload()).result()
             self.projection(self.load(SHIPPED.name)[0])
         except DeviceEnded:
             _log.debug("the device was closed before the models were warm")

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -277,6 +277,30 @@ def test_models_that_are_warm_have_the_one_that_ships_at_hand(device: Device, tm
     assert size > 20_000_000
     models.projection(models.load("demo")[0])
     assert models.size == size
+
+
+def test_nothing_is_read_while_the_packages_are_imported(
+    device: Device, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Models(device, checkpoints.parent)
+    reading, early = threading.Event(), []
+    caller = threading.Thread(target=models.load, args=("tiny",))
+
+    def note(*arguments: Any) -> Part:
+        reading.set()
+        return read_part(*arguments)
+
+    def import_slowly(name: str) -> None:
+        if caller.ident is None:
+            caller.start()
+            early.append(reading.wait(0.5))
+
+    monkeypatch.setattr("engine.checkpoints.read_part", note)
+    monkeypatch.setattr("engine.models.import_module", import_slowly)
+    models.warm_up()
+    caller.join()
+    assert early == [False]
+    assert reading.is_set()
 
 
 def test_a_model_that_cannot_be_warmed_up_is_left_cold(
