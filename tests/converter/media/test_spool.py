@@ -68,12 +68,14 @@ async def test_several_may_read_at_once_and_one_may_seek() -> None:
 
 
 async def test_a_spool_without_an_owner_goes_with_its_last_content() -> None:
+    gc.collect()  # of what others have left
     before = descriptors()
     content = await write(Spool(), bytes(2 * SMALL))
+    assert descriptors() > before
     assert len(read(content)) == 2 * SMALL
     del content
     gc.collect()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 async def test_what_is_closed_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
