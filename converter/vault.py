@@ -10,14 +10,18 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from converter.core.order import Content
 from converter.database import Database, Unkept
 from converter.media.spool import borrow
+
+T = TypeVar("T")
 
 FILES = 10_000
 """Contents in files at most."""
@@ -65,6 +69,7 @@ class Vault:
         self._room = room
         self._held: dict[str, Content] = {}
         self._turn = asyncio.Lock()  # a content is written or removed, not both
+        self._work: asyncio.Task[Any] | None = None
 
     async def begin(self) -> None:
         """Forget contents whose files are gone, and remove files that nothing names."""
@@ -77,14 +82,16 @@ class Vault:
         """Keep a new record and its content; whether the scope had none of the same. Raises NoSpace and Unkept."""
         if content.size > self._room:
             raise NoSpace
+        return await self._take_turn(partial(self._add, asset, content, now))
+
+    async def _add(self, asset: Asset, content: Content, now: float) -> bool:
         most = NAMELESS if self._folder is None else FILES
-        async with self._turn:
-            try:
-                await self._write(asset.hash, content)
-            except OSError as error:
-                raise Unkept(str(error)) from error
-            known, gone = await self._database.run(lambda c: _add(c, asset, content, now, self._room, most))
-            await self._remove(gone)
+        try:
+            await self._write(asset.hash, content)
+        except OSError as error:
+            raise Unkept(str(error)) from error
+        known, gone = await self._database.run(lambda c: _add(c, asset, content, now, self._room, most))
+        await self._remove(gone)
         return not known
 
     async def mint(self, asset: Asset, now: float) -> Asset | None:
@@ -125,15 +132,27 @@ class Vault:
 
     async def remove(self, scope: str, id: str, now: float) -> bool:
         """Forget a record, and its content where no other names it; whether it was there."""
+        return await self._take_turn(partial(self._forget, scope, id, now))
 
+    async def end(self) -> None:
+        """Wait for what has begun."""
+        await self._turn.acquire()
+
+    async def _take_turn(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do some work alone, and to its end, also if its caller leaves: bytes of which half was done are nobody's."""
+        await self._turn.acquire()
+        self._work = task = asyncio.create_task(work())
+        task.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(task)
+
+    async def _forget(self, scope: str, id: str, now: float) -> bool:
         def work(connection: sqlite3.Connection) -> tuple[bool, Sequence[str]]:
             sql = "DELETE FROM assets WHERE scope = ? AND id = ? AND expires > ?"
             found = connection.execute(sql, (scope, id, now)).rowcount > 0
             return found, _collect(connection)
 
-        async with self._turn:
-            found, gone = await self._database.run(work)
-            await self._remove(gone)
+        found, gone = await self._database.run(work)
+        await self._remove(gone)
         return found
 
     async def _write(self, hash: str, content: Content) -> None:
@@ -157,7 +176,10 @@ async def open_vault(database: Database, state_dir: Path | None, room: int) -> A
         await asyncio.to_thread(folder.mkdir, mode=0o700, exist_ok=True)
     vault = Vault(database, folder, room)
     await vault.begin()
-    yield vault
+    try:
+        yield vault
+    finally:
+        await vault.end()
 
 
 # In the database ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 """The vault: contents are kept once, as long as somebody's record names them, within bounds."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,35 @@ async def test_what_is_being_read_can_be_removed(kept: Vault) -> None:
     with content.open() as stream:
         assert stream.read() == b"data"
     assert await kept.content(found) is None
+
+
+async def test_what_has_begun_is_done_though_its_caller_leaves(
+    kept: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    collect = vault._collect
+
+    def stop(connection: sqlite3.Connection) -> Sequence[str]:
+        begun.set()
+        assert go_on.wait(30.0)
+        return collect(connection)
+
+    await put(kept, "1", b"data")
+    found = asset("1", b"data")
+    for work, there in ((kept.remove("", "1", 0.0), False), (put(kept, "1", b"data"), True)):
+        begun.clear()
+        go_on.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(vault, "_collect", stop)
+            left = asyncio.create_task(work)
+            await asyncio.to_thread(begun.wait, 30.0)
+            left.cancel()
+            await asyncio.wait([left])
+            go_on.set()
+            await kept.remove("", "nothing", 0.0)  # whose turn comes after that
+        assert (await kept.find("", "1", 0.0) is not None, await kept.content(found) is not None) == (there, there)
+        if (tmp_path / "assets").exists():
+            assert len(list((tmp_path / "assets").iterdir())) == there
 
 
 async def test_a_disk_that_refuses_keeps_nothing(tmp_path: Path) -> None:
