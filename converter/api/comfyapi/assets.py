@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from converter.api.answers import KEY_NAME, REQUEST_ID
-from converter.api.bodies import read_document, read_form, validate
+from converter.api.bodies import MAX_PARTS, read_document, read_form, validate
 from converter.api.comfyapi.answers import answer, origin, send_content
 from converter.api.comfyapi.outputs import Outputs
 from converter.api.comfyapi.requests import AssetForm, HashRequest, read_fields
@@ -210,31 +210,38 @@ class Assets:
     # For workflows --------------------------------------------------------------------------------------------------
 
     async def resolve(self, workflow: Mapping[str, Any], scope: str) -> Mapping[str, Part]:
-        """The contents that references in a workflow stand for, by id; raises InvalidWorkflow naming all others."""
+        """The contents that references in a workflow stand for, by id; raises InvalidWorkflow naming all others, and
+        TooLarge: they are bounded as parts of a body are.
+        """
         found, problems = comfyapi.find_references(workflow)
-        parts = {}
+        if len(found) > MAX_PARTS:
+            raise TooLarge(f"the workflow refers to more than {MAX_PARTS} assets")
+        spool = Spool()  # which the parts keep open
+        parts: dict[str, Part] = {}
+        left = self._hall.bounds.size
         for id in found:
             try:
-                parts[id] = await self._resolve(id, scope)
+                if comfyapi.is_named(id):
+                    parts[id] = await self._read_output(id, scope, spool, left)
+                    left -= parts[id].content.size
+                else:
+                    asset = await self._find(scope, id)
+                    parts[id] = Part(asset.content_type, await self._read(asset))
             except NotFound as fault:
                 problems.append(fault.detail)
         if problems:
             raise comfyapi.missing_assets(problems)
         return parts
 
-    async def _resolve(self, id: str, scope: str) -> Part:
-        if not comfyapi.is_named(id):
-            asset = await self._find(scope, id)
-            return Part(asset.content_type, await self._read(asset))
+    async def _read_output(self, id: str, scope: str, spool: Spool, left: int) -> Part:
         named = self._outputs.read(id, scope)
-        spool = Spool()  # which the part keeps open
         try:
             async with AsyncExitStack() as stack:
                 source = await self._outputs.open(named, stack)
                 async for piece in source.chunks():
                     await spool.write(piece)
-                    if spool.size > self._hall.bounds.size:
-                        raise TooLarge("an output that the workflow refers to is larger than an input may be")
+                    if spool.size > left:
+                        raise TooLarge("the outputs that the workflow refers to are larger than a body may be")
             return Part(named.content_type, await spool.end())
         except Broken as error:
             raise EngineFailed("an output that the workflow refers to could not be read from the engine") from error

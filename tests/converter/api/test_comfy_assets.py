@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from blake3 import blake3
 from comfy_low.errors import BlobNotFound, HashMismatch, IdempotencyKeyReuse
 from comfy_sdk import ComfyError, MissingAsset, NotFound
 
+from converter.api.bodies import MAX_PARTS
 from converter.api.comfyapi.assets import UPLOADS
 from tests.converter.api.comfy import check, comfy
 from tests.converter.api.exchange import PATIENCE, connect, field, multipart, request
@@ -184,6 +185,31 @@ async def test_an_output_is_an_asset_for_the_next_workflow(caller: Caller) -> No
         with pytest.raises(ComfyError) as held:
             await client.assets.delete(output.id)
         assert (held.value.http_status, held.value.code) == (409, "asset_in_use")
+
+
+def referring(ids: Iterable[str]) -> dict[str, Any]:
+    """A workflow with references to these assets."""
+    workflow = picture(3)
+    workflow["1"]["inputs"]["passed_over"] = [{"__type": "core/ASSET", "info": {"id": id}} for id in ids]
+    return {"workflow": workflow}
+
+
+async def test_references_are_only_so_many(caller: Caller) -> None:
+    reply = await caller.post("/api/v2/jobs", referring(f"x{number}" for number in range(MAX_PARTS)))
+    assert code(reply) == (422, "missing_asset")
+    reply = await caller.post("/api/v2/jobs", referring(f"x{number}" for number in range(MAX_PARTS + 1)))
+    assert code(reply) == (413, "too_large")
+
+
+async def test_outputs_that_are_referred_to_have_bounds_together(engine: FakeEngine) -> None:
+    async with converter(engine.url, max_body=10_000) as caller, comfy(caller.url) as client:
+        ids = []
+        for color in (1, 2, 3):
+            [output] = (await client.run(client.workflows.from_json(picture(color, size=900)))).outputs
+            assert 10_000 / 3 < output.size_bytes < 10_000 / 2
+            ids.append(output.id)
+        assert (await caller.post("/api/v2/jobs", referring(ids[:2]))).status == 201
+        assert code(await caller.post("/api/v2/jobs", referring(ids))) == (413, "too_large")
 
 
 @pytest.mark.parametrize(
