@@ -185,6 +185,7 @@ async def run_replica(
             settings.timeout,
             settings.max_timeout,
             settings.sse_keepalive,
+            settings.max_pixels,
             settings.public_url or "",
             Notices(postbox, gate, jobs),
             EngineModels(client),

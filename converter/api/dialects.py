@@ -26,12 +26,13 @@ from converter.jobs import Jobs
 @dataclass(frozen=True, slots=True)
 class Hall:
     """What every dialect works with. Times in seconds; `silence`: how long an event stream may say nothing;
-    `public_url` makes links absolute, and is empty where they are relative; `notices` tells receivers of jobs' ends;
-    `models` gives the names of the engine's models, by kind, or raises EngineFailed, as `describe` does, which gives
-    status and JSON of what the engine tells of itself under a path; `keep_jobs`: how long jobs that have ended are
-    known; `state_dir`: the folder for what a restart keeps; `keep_assets`, `asset_bytes`: for how long, and in how many
-    bytes, uploads are kept; `url_secret`: what links are signed with, None where that is made up. `templates` are those
-    of the moment, and `offers` gives them with what the engine has for them.
+    `max_pixels`: of one picture that comes in; `public_url` makes links absolute, and is empty where they are relative;
+    `notices` tells receivers of jobs' ends; `models` gives the names of the engine's models, by kind, or raises
+    EngineFailed, as `describe` does, which gives status and JSON of what the engine tells of itself under a path;
+    `keep_jobs`: how long jobs that have ended are known; `state_dir`: the folder for what a restart keeps;
+    `keep_assets`, `asset_bytes`: for how long, and in how many bytes, uploads are kept; `url_secret`: what links are
+    signed with, None where that is made up. `templates` are those of the moment, and `offers` gives them with what the
+    engine has for them.
     """
 
     gate: Gate
@@ -42,6 +43,7 @@ class Hall:
     timeout: float
     max_timeout: float
     silence: float
+    max_pixels: int
     public_url: str
     notices: Notices
     models: Callable[[], Awaitable[Mapping[str, Sequence[str]]]]

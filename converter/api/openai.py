@@ -30,6 +30,7 @@ from converter.gate import Ticket
 from converter.media.deliver import JsonBody, encode
 from converter.media.outputs import Item
 from converter.media.pictures import convert, show_transparency
+from converter.media.pixels import count_pixels
 from converter.media.spool import hold
 from converter.runner import Run
 
@@ -191,7 +192,7 @@ class OpenAI:
                 body = validate(Edit, _gather(fields, files))
                 pictures = {"image": body.image[0]}
                 if body.mask:
-                    pictures["mask"] = await _read_mask(body.mask[0])
+                    pictures["mask"] = await _read_mask(body.mask[0], self._hall.max_pixels)
                 models = openai.find_editors(self._find_templates())
                 template = openai.choose(models, body.model, mask="mask" in pictures)
                 task = Task("image_edit", body, template, pictures)
@@ -362,8 +363,10 @@ def _gather(fields: Mapping[str, Sequence[str]], files: Sequence[tuple[str, Part
     return document
 
 
-async def _read_mask(part: Part) -> Part:
-    """A mask as templates have it: white where OpenAI's is transparent."""
+async def _read_mask(part: Part, most: int) -> Part:
+    """A mask as templates have it: white where OpenAI's is transparent. `most`: pixels that it may have."""
+    if (await count_pixels(part.content) or 0) > most:
+        raise InvalidRequest([{"pointer": "/mask", "detail": f"must be a picture of at most {most} pixels"}])
     shown = await show_transparency(part.content)
     if shown is None:
         raise InvalidRequest([{"pointer": "/mask", "detail": "must be a picture with transparent parts"}])

@@ -40,7 +40,7 @@ def render_all(fault: Fault) -> Mapping[str, web.Response]:
     async def collect() -> dict[str, web.Response]:
         # Opening a dialect asks nothing of its hall, and rendering less.
         nothing: Any = None
-        hall = Hall(nothing, nothing, {}, dict, Bounds(1, 1.0), 1.0, 1.0, 1.0, "", nothing, nothing, nothing)
+        hall = Hall(nothing, nothing, {}, dict, Bounds(1, 1.0), 1.0, 1.0, 1.0, 1, "", nothing, nothing, nothing)
         async with open_dialects(tuple(SPOKEN), hall) as dialects, open_passthrough(hall, root=False) as passthrough:
             own = {**dict(zip(SPOKEN, dialects, strict=True)), "ComfyUI": passthrough}
             return {"native": render(fault, "the-id")} | {

@@ -336,6 +336,14 @@ async def test_a_mask_that_a_model_does_not_take_is_refused(client: AsyncOpenAI)
     assert caught.value.param == "mask"
 
 
+async def test_a_mask_of_too_many_pixels_is_refused_before_it_is_decoded(engine: FakeEngine, templates: Path) -> None:
+    form = {"prompt": "x", "image": png(1)[1], "mask": encode(Image.new("RGBA", (65, 64))), "model": "masked"}
+    async with converter(engine.url, **SERVED, workflows_dir=templates, max_pixels=64 * 64) as caller:
+        reply = await caller.ask("POST", "/v1/images/edits", data=_form(form))
+    assert (reply.status, reply.document["error"]["param"]) == (400, "mask")
+    assert "at most 4096 pixels" in reply.document["error"]["message"]
+
+
 async def test_variations_are_refused_by_name(caller: Caller) -> None:
     """Its client warns of them itself."""
     reply = await caller.ask("POST", "/v1/images/variations", data=_form({"image": b"x"}))
