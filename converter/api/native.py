@@ -6,8 +6,8 @@ Turns requests into orders and outcomes into answers. Leaves to others: reading 
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -21,6 +21,7 @@ from converter.api.choices import choose, narrow, reselect
 from converter.api.dialects import Hall
 from converter.api.notices import NATIVE
 from converter.api.requests import Common, RunRequest, TemplateRequest
+from converter.api.turnstile import Turnstile
 from converter.api.work import draw_seed
 from converter.core import admission
 from converter.core.catalog import Offer
@@ -59,7 +60,7 @@ class Native:
         self._silence = hall.silence
         self._public_url = hall.public_url
         self._notices = hall.notices
-        self._returns = 0
+        self._returns = Turnstile(hall.gate, RETURNS, "too many callers come back with their keys at once")
 
     def routes(self) -> list[web.RouteDef]:
         """What this dialect serves."""
@@ -100,7 +101,7 @@ class Native:
         ticket, claim, run = None, None, None
         with ExitStack() as stack:
             if key is not None and self._jobs.knows(scope, key):
-                stack.enter_context(self._returning())
+                stack.enter_context(self._returns.passed())
             else:
                 ticket = stack.enter_context(self._gate.knock())
             document, parts = await read_document(request, self._bounds)
@@ -125,17 +126,6 @@ class Native:
             else:
                 request[REPLAYED] = run.outcome.done()
         return await self._answer(request, run, wish, preference, selection)
-
-    @contextmanager
-    def _returning(self) -> Iterator[None]:
-        """Bodies that are read beside all places are few; whoever is one too many comes back."""
-        if self._returns >= RETURNS:
-            raise self._gate.turn_away("too many callers come back with their keys at once", seconds=1)
-        self._returns += 1
-        try:
-            yield
-        finally:
-            self._returns -= 1
 
     def _order_run(self, body: RunRequest, parts: Mapping[str, Part], preference: Preference) -> Order:
         return self._order(body, body.workflow, parts, preference)

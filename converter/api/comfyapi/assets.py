@@ -7,8 +7,8 @@ hash is always one that was computed here.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from converter.api.comfyapi.answers import answer, origin, send_content
 from converter.api.comfyapi.outputs import Outputs
 from converter.api.comfyapi.requests import AssetForm, HashRequest, read_fields
 from converter.api.dialects import Hall
+from converter.api.turnstile import Turnstile
 from converter.core import comfyapi
 from converter.core.comfyapi import MOUNT
 from converter.core.idempotency import read_key
@@ -62,7 +63,7 @@ class Assets:
         self._vault = vault
         self._outputs = outputs
         self._keep = keep
-        self._uploads = 0
+        self._uploads = Turnstile(hall.gate, UPLOADS, "too many assets are uploaded at once")
 
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
@@ -97,7 +98,7 @@ class Assets:
         from blake3 import blake3
 
         hasher = blake3()
-        with self._uploading():
+        with self._uploads.passed():
             fields, files = await read_form(request, self._hall.bounds, ("file",), hasher.update)
             if len(files) != 1:
                 raise InvalidRequest([{"pointer": "", "detail": 'the bytes must be in one part named "file"'}])
@@ -114,17 +115,6 @@ class Assets:
             except Unkept as error:
                 log.error("an asset was not kept: %s", error)
                 raise Internal("the service has no room on its disk for the asset") from error
-
-    @contextmanager
-    def _uploading(self) -> Iterator[None]:
-        """Uploads take no place from orders, so that they have a bound of their own."""
-        if self._uploads >= UPLOADS:
-            raise self._hall.gate.turn_away("too many assets are uploaded at once", seconds=1)
-        self._uploads += 1
-        try:
-            yield
-        finally:
-            self._uploads -= 1
 
     async def mint(self, request: web.Request) -> web.Response:
         """`POST /assets/from-hash`: another record over a content that the caller has."""

@@ -18,13 +18,15 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from converter.api import work
-from converter.api.answers import JOB_ID, KEY_NAME, render_as, send_item
+from converter.api.answers import JOB_ID, KEY_NAME, render_as, send, send_item
 from converter.api.bodies import read_form, read_json, validate
 from converter.api.comfyui.ears import Ears
 from converter.api.comfyui.prompts import Prompt, Prompts, fault_of
-from converter.api.comfyui.uploads import Uploads, join
+from converter.api.comfyui.uploads import Sent, Uploads, join
 from converter.api.dialects import Hall
+from converter.api.outputs import HARMLESS
 from converter.api.requests import Id, lacking
+from converter.api.turnstile import Turnstile
 from converter.core import comfyui
 from converter.core.order import Order, Selection
 from converter.core.outputs import FileRef
@@ -43,6 +45,9 @@ SOON = 5.0
 
 GLANCE = 0.05
 """Seconds after which a prompt is looked at again: no event tells that the engine has taken it."""
+
+UPLOADS = 8
+"""Files that are read at once."""
 
 SOCKETS = 256
 """Websockets that are open at once."""
@@ -111,6 +116,7 @@ class Passthrough:
         self._prompts = prompts
         self._ears = ears
         self._uploads = Uploads()
+        self._uploading = Turnstile(hall.gate, UPLOADS, "too many files are uploaded at once")
         bases = [PREFIX, f"{PREFIX}/api", *(["", "/api"] if root else [])]
         self._routes = [route for base in bases for route in self._list_routes(base)]
         self._owned = [re.compile(re.sub(r"\{\w+\}", "[^/]*", route.path)) for route in self._routes]
@@ -248,21 +254,20 @@ class Passthrough:
         if query.get("type") == "input":
             part = self._uploads.find(scope, join(folder, name))
             if part is not None:
-                with part.content.open() as file:
-                    data = await asyncio.to_thread(file.read)
-                return web.Response(body=data, content_type=part.content_type)
+                return await send(request, Sent(part.content), HARMLESS | {"Content-Type": part.content_type})
         wanted = {"filename": name, "subfolder": folder, "type": query.get("type", "output")}
         for _, run in self._prompts.all_of(scope, None):
             if any(each.file is not None and comfyui.show_file(each.file) == wanted for each in run.outputs):
                 async with AsyncExitStack() as stack:
                     items = await self._hall.jobs.reopen(run, stack)
                     item = next(each for each in items if _is(each.output.file, wanted))
-                    return await send_item(request, item, {})
+                    return await send_item(request, item, HARMLESS)
         raise NotFound("no prompt here has made a file of this name")
 
     async def upload(self, request: web.Request) -> web.Response:
         """`POST /upload/image`: kept for prompts to come."""
-        fields, files = await read_form(request, self._hall.bounds, ("image",))
+        with self._uploading.passed():
+            fields, files = await read_form(request, self._hall.bounds, ("image",))
         if len(files) != 1:
             raise InvalidRequest([{"pointer": "", "detail": 'one file must be in a part named "image"'}])
         [(_, part)] = files

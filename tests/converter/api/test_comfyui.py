@@ -8,16 +8,20 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import pytest
 import requests
 import websocket
+from aiohttp import FormData
 from websocket import WebSocket
 
+from converter.api.comfyui.dialect import UPLOADS
 from converter.app import _drain
 from converter.core.comfyui import explain
 from converter.errors import Fault
+from tests.converter.api.exchange import connect, request
 from tests.converter.api.renderings import DETAIL, FAULTS, make
 from tests.converter.faults.graphs import Graph, passed_through, picture, text
 from tests.converter.faults.replica import PATIENCE, Caller, converter
@@ -215,6 +219,41 @@ async def test_uploads_are_found_by_their_names(client: Client, engine: FakeEngi
         }
         assert colors(await call(client.get_images, graph)) == {"3": [color]}
     assert color_of(await call(client.view, {"filename": "a.png", "type": "input"})) == 0xFF0000
+
+
+async def test_files_are_sent_as_what_does_nothing_in_a_browser(client: Client, caller: Caller) -> None:
+    large = b"<html>" + bytes(2**19)
+    await caller.ask("POST", "/upload/image", data=_form(large))
+    prompt_id = await call(client.queue_prompt, picture(5))
+    await call(client.follow, prompt_id)
+    record = (await call(client.ask, f"/history/{prompt_id}"))[prompt_id]
+    [made] = record["outputs"]["2"]["images"]
+    for query in ("filename=a.png&type=input", urllib.parse.urlencode(made)):
+        reply = await caller.get(f"/view?{query}")
+        assert (reply.status, reply.headers["X-Content-Type-Options"]) == (200, "nosniff")
+        assert "sandbox" in reply.headers["Content-Security-Policy"]
+        assert hash(reply.body) == hash(large) or color_of(reply.body) == 5
+
+
+def _form(data: bytes) -> FormData:
+    form = FormData()
+    form.add_field("image", data, filename="a.png", content_type="image/png")
+    return form
+
+
+async def test_only_so_many_files_are_read_at_once(caller: Caller) -> None:
+    head = {"Content_Type": "multipart/form-data; boundary=b", "Content_Length": "1000"}
+    async with AsyncExitStack() as stack:
+        for _ in range(UPLOADS):
+            wire = await stack.enter_async_context(connect(caller.url))
+            await wire.send(request("POST", "/upload/image", None, **head) + b"--b\r\n")
+        async with asyncio.timeout(PATIENCE):
+            while (reply := await caller.ask("POST", "/upload/image", data=_form(b"x"))).status != 429:
+                pass  # until all of them have begun
+        assert reply.headers["Retry-After"] == "1"
+    async with asyncio.timeout(PATIENCE):
+        while (await caller.ask("POST", "/upload/image", data=_form(b"x"))).status == 429:
+            pass
 
 
 async def test_files_of_others_are_not_shown(client: Client, caller: Caller) -> None:
