@@ -173,7 +173,7 @@ async def test_an_engine_that_ends_at_once_ends_the_hope() -> None:
 async def test_nothing_there_is_starting_until_its_time_is_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    async with converter(url, wait=False, engine_start_timeout=0.5) as caller:
+    async with converter(url, wait=False, engine_start_timeout=2.0) as caller:
         assert (await caller.get("/readyz")).document["state"] == "STARTING"
         await caller.until(lambda: caller.state == "FAILED")
         assert (await caller.get("/readyz")).status == 503
