@@ -342,7 +342,7 @@ def _replace(value: Any) -> Any:
 def _id_of(reference: Mapping[str, Any]) -> str | None:
     info = reference.get("info")
     id = info.get("id") if isinstance(info, Mapping) else None
-    return id if isinstance(id, str) and id else None
+    return id if isinstance(id, str) and id and id.isascii() else None
 
 
 def _inputs(workflow: Mapping[str, Any]) -> list[tuple[str, str, Any]]:

@@ -106,6 +106,9 @@ _FOLDERS: Mapping[str, Folder] = {"output": "output", "temp": "temp", "input": "
 _UNSAYABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 """Characters that no URL could carry to a file's name."""
 
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""Half a character, which JSON can say and UTF-8 can't."""
+
 _KINDS: Mapping[str, Kind] = {
     "images": "image",
     "gifs": "video",
@@ -171,7 +174,8 @@ def _read(graph: Graph, outputs: object) -> Iterator[Output]:
             elif key == "text" and isinstance(entry, str | int | float):
                 texts += 1
                 name, content_type = f"text_{texts:05}.txt", _TYPES[".txt"][1]
-                yield Output(node_id, class_type, name, "text", content_type, text=str(entry))
+                text = _HALF.sub("\N{REPLACEMENT CHARACTER}", str(entry))
+                yield Output(node_id, class_type, name, "text", content_type, text=text)
 
 
 def _resolve(graph: Graph, outputs: Mapping[Any, object]) -> Iterator[tuple[str, str, object]]:

@@ -166,7 +166,9 @@ def test_every_reference_becomes_a_part_and_nothing_else_changes(workflow: dict[
     assert comfyapi.replace_references(given) == expected
 
 
-@pytest.mark.parametrize("info", [{}, {"info": {"id": ""}}, {"info": {"id": 3}}, {"info": []}])
+@pytest.mark.parametrize(
+    "info", [{}, {"info": {"id": ""}}, {"info": {"id": 3}}, {"info": {"id": "\ud800"}}, {"info": []}]
+)
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [{"a": value}]], ids=["whole", "within"])
 def test_other_references_are_named(info: Any, wrap: Callable[[Any], Any]) -> None:
     value = wrap({"__type": "core/ASSET", **info})

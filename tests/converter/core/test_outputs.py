@@ -91,6 +91,11 @@ def test_what_stands_beside_a_file_is_passed_over(ui: object) -> None:
     assert names({"9": ui}) == ["a.png"]
 
 
+def test_half_a_character_of_a_text_is_replaced() -> None:
+    [output] = collect(GRAPH, {"10": {"text": ["a\ud800b\U0001f600"]}})
+    assert output.text == "a\ufffdb\U0001f600"
+
+
 def test_texts_may_be_numbers_and_are_numbered() -> None:
     found = collect(GRAPH, {"10": {"text": ["a", 5, 0.5, True, None, ["x"]]}, "4": {"text": ["first"]}})
     assert [(output.name, output.text) for output in found] == [
