@@ -123,7 +123,7 @@ def _ask(url: str | None, graphs: Iterable[Graph], templates: Iterable[Template]
     try:
         return asyncio.run(ask())
     except LinkError as error:
-        raise Unusable(f"the engine at {address} did not say what it has: {error}") from None
+        raise Unusable(f"the engine at {address} did not say what it has, if it is one: {error}") from None
 
 
 def _refuse(status: int, line: str) -> int:

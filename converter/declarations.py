@@ -207,7 +207,9 @@ def _explain(
         if name not in flags and name not in variables:
             source += " (by default)"
         sentence = _say(problem["type"], problem.get("ctx", {}), _kind(model.model_fields[name]))
-        lines.append(f"{source}: {sentence}{_quote(problem['input'], declaration)}")
+        # Elsewhere it is not the value that is wrong.
+        quoted = _quote(problem["input"], declaration) if sentence.startswith("must ") else ""
+        lines.append(f"{source}: {sentence}{quoted}")
     return tuple(dict.fromkeys(lines))
 
 

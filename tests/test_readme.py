@@ -138,9 +138,9 @@ def test_scripts_answer_as_shown(snippet: docs.Snippet, address: str, desk: Path
 
 def test_pictures_of_the_scripts_are_pictures(desk: Path) -> None:
     """After the scripts have run: the tests of one file stay together and in order."""
-    heads = {name: (desk / name).read_bytes()[:12] for name in ("picture.png", "heart.png", "night.webp")}
+    heads = {name: (desk / name).read_bytes()[:12] for name in ("picture.png", "heart.png", "blue.webp")}
     assert heads["picture.png"][:8] == heads["heart.png"][:8] == b"\x89PNG\r\n\x1a\n"
-    assert heads["night.webp"][8:] == b"WEBP"
+    assert heads["blue.webp"][8:] == b"WEBP"
     assert events((desk / "events.txt").read_text())[-1][0] == "result"
 
 

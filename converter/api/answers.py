@@ -120,7 +120,7 @@ def _not_acceptable(items: Sequence[Item], place: str) -> NotAcceptable:
         kind = items[0].output.content_type.partition(";")[0]
         detail = f"the output is {kind}, which the Accept header does not allow; accept it, or application/json"
     else:
-        detail = f"the job made {len(items)} outputs, and the Accept header allows only one; accept multipart/mixed, "
+        detail = f"the job made {len(items)} outputs, and the request allows only one; accept multipart/mixed, "
         detail += "application/zip or application/json"
     nodes = sorted({item.output.node_id for item in items})
     return NotAcceptable(f"{detail}: the result is at {place}", location=place, nodes=nodes)

@@ -157,7 +157,7 @@ class Native:
         nodes = self._jobs.foresee(order) or ()
         _refuse_strays(order)
         if wish.shape is Shape.RAW and wish.several is None and len(nodes) > 1:
-            detail = f"the workflow has {len(nodes)} outputs, and the Accept header allows only one"
+            detail = f"the workflow has {len(nodes)} outputs, and the request allows only one"
             choice = "name one node in outputs.nodes, or accept multipart/mixed, application/zip or application/json"
             raise NotAcceptable(f"{detail}; {choice}", nodes=list(nodes))
         return replace(order, foreseen=nodes)
@@ -334,7 +334,8 @@ def _summarize(offer: Offer) -> dict[str, Any]:
 def _read_headers(request: web.Request) -> tuple[Wish, Preference]:
     wish = read_accept(",".join(request.headers.getall("Accept", [])))
     if wish is None:
-        kinds = "application/json, text/event-stream, image/*, video/*, audio/*, application/octet-stream"
+        kinds = "application/json, text/event-stream, image/*, video/*, audio/*, application/octet-stream, "
+        kinds += "multipart/mixed, application/zip"
         raise NotAcceptable(f"the Accept header allows nothing that is made here: {kinds}")
     return wish, read_prefer(request.headers.getall("Prefer", []))
 

@@ -231,13 +231,17 @@ def _headline(error: Exception) -> str:
 
 
 def _sentences(fault: Fault) -> Iterator[str]:
-    """What a fault says, a line each: what is wrong, node by node if known, and the id to ask the operator about."""
+    """What a fault says, a line each: what is wrong, node by node if known, when to come back, and the id to ask the
+    operator about.
+    """
     more = fault.extensions
     nodes = list(_node_sentences(more.get("node_errors")))
     yield fault.title if nodes else f"{fault.title}: {fault.detail}"  # the detail would only sum the nodes up
     yield from nodes
     if more.get("node_id") is not None:
         yield f"at node {more['node_id']} ({more.get('class_type')})"
+    if fault.retry_after is not None:
+        yield f"it may be sent again in {fault.retry_after} s, which --wait SECONDS does by itself"
     if more.get("request_id"):
         yield f"request id {more['request_id']}"
 

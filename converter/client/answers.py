@@ -53,7 +53,7 @@ class Preview(_Answer):
 
     node_id: str | None = None
     content_type: str
-    data: Base64
+    data: Base64 = Field(repr=False)
 
 
 class Output(_Answer):
@@ -71,7 +71,7 @@ class Output(_Answer):
     content_type: str
     size: int
     label: str | None = None
-    data: Base64 | None = None
+    data: Base64 | None = Field(default=None, repr=False)
     text: str | None = None
 
     @property

@@ -138,7 +138,7 @@ EACH_ORIGIN = "must name each origin: * would let every web page call"
 KEYS = "must be name:secret, with names of up to 64 letters, digits and ._-, which entry 2 is not"
 UNGUARDED = (
     "CONVERTER_ALLOW_UNGUARDED (by default): without api_keys or api_keys_file anyone who reaches {} could run "
-    "workflows: set one of them, or let this be true, not false"
+    "workflows: set one of them, or let this be true"
 )
 
 
@@ -169,21 +169,21 @@ UNGUARDED = (
         ({"TIMEOUT": "5000"}, "CONVERTER_MAX_TIMEOUT (by default): must be at least timeout, which is 5000, not 3600"),
         ({"MAX_TIMEOUT": "9.5"}, "CONVERTER_MAX_TIMEOUT: must be at least timeout, which is 95, not '9.5'"),
         ({"PROBES_PORT": "3000"}, "CONVERTER_PROBES_PORT: must be another than port, not '3000'"),
-        ({"TLS_KEY": __file__}, f"CONVERTER_TLS_KEY: needs tls_cert, not {__file__[:80]!r}"),
+        ({"TLS_KEY": __file__}, "CONVERTER_TLS_KEY: needs tls_cert"),
         ({"API_KEYS": "alice:hunter2,hunter3"}, f"CONVERTER_API_KEYS: {KEYS}"),
         ({"API_KEYS": ","}, "CONVERTER_API_KEYS: must have a key, such as name:secret"),
         ({"API_KEYS_FILE": "/nowhere"}, "CONVERTER_API_KEYS_FILE: must be an existing file, not '/nowhere'"),
         ({"HOST": "0.0.0.0"}, UNGUARDED.format("0.0.0.0")),
-        ({"HOST": "::", "ALLOW_UNGUARDED": "no"}, UNGUARDED.format("::").replace(" (by default)", "")[:-5] + "'no'"),
+        ({"HOST": "::", "ALLOW_UNGUARDED": "no"}, UNGUARDED.format("::").replace(" (by default)", "")),
         ({"WEBHOOK_SECRET": "planted"}, "CONVERTER_WEBHOOK_SECRET: must be whsec_ and base64 of 24 to 64 bytes"),
-        ({"KEY_RATE": "60"}, "CONVERTER_KEY_RATE: needs api_keys or api_keys_file, not '60'"),
-        ({"KEY_CONCURRENCY": "2"}, "CONVERTER_KEY_CONCURRENCY: needs api_keys or api_keys_file, not '2'"),
+        ({"KEY_RATE": "60"}, "CONVERTER_KEY_RATE: needs api_keys or api_keys_file"),
+        ({"KEY_CONCURRENCY": "2"}, "CONVERTER_KEY_CONCURRENCY: needs api_keys or api_keys_file"),
         ({"KEY_RATE": "0", "API_KEYS": "a:b"}, "CONVERTER_KEY_RATE: must be at least 1, not '0'"),
         ({"CORS_ORIGINS": "*"}, f"CONVERTER_CORS_ORIGINS: {EACH_ORIGIN}, not '*'"),
         ({"MAX_HEADER": "100"}, "CONVERTER_MAX_HEADER: must be at least 1024, not '100'"),
         (
             {"ENGINE_URL": "http://h", "ENGINE_COMMAND": "python main.py"},
-            "CONVERTER_ENGINE_COMMAND: can't be used together with engine_url, not 'python main.py'",
+            "CONVERTER_ENGINE_COMMAND: can't be used together with engine_url",
         ),
     ],
 )  # fmt: skip

@@ -189,10 +189,13 @@ async def test_refusals_are_answered_by_trying_again_for_as_long_as_was_said(
 
 
 @pytest.mark.parametrize("wait", [0.0, 60.0])  # the second would come too late
-async def test_without_time_to_wait_nothing_is_tried_again(workflow: str, wait: float) -> None:
+async def test_without_time_to_wait_nothing_is_tried_again(
+    workflow: str, wait: float, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with serving(problem(429, "queue_full", {"Retry-After": "120"})) as server:
         assert await call(workflow, server.url, wait=wait) == Exit.REFUSED
     assert len(server.asked) == 1
+    assert "it may be sent again in 120 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -227,3 +227,15 @@ async def test_the_end_of_the_client_ends_its_calls() -> None:
         with pytest.raises((Unreachable, RuntimeError)):
             await call
         await server.gone.wait()
+
+
+async def test_what_is_shown_of_an_output_leaves_its_contents_out() -> None:
+    async with (
+        serving(playing(("preview", PREVIEW), ("result", result(OUTPUT)))) as server,
+        Client(server.url) as client,
+        client.stream(WORKFLOW) as stream,
+    ):
+        events = [event async for event in stream]
+    shown = repr(events)
+    assert "size=" in shown
+    assert "data=" not in shown
