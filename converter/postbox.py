@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
+from weakref import WeakValueDictionary
 
 from aiohttp import ClientError, ClientTimeout
 from standardwebhooks import Webhook
@@ -36,8 +37,11 @@ log = logging.getLogger(__name__)
 ANSWER = 20.0
 """Seconds that a receiver has for its answer."""
 
-AT_ONCE = 8
+AT_ONCE = 16
 """Notices that are being sent at the same time."""
+
+TO_ONE = 4
+"""Of them, to one origin: a receiver that does not answer holds up its own alone."""
 
 LAST = 5.0
 """Seconds at the end for what the last jobs left to tell."""
@@ -99,6 +103,7 @@ class Postbox:
         self._moved = asyncio.Event()
         self._writing = asyncio.Lock()
         self._sending = asyncio.Semaphore(AT_ONCE)
+        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         metrics.webhook_backlog.set_function(lambda: self.pending)
 
     async def __aenter__(self) -> Self:
@@ -224,7 +229,8 @@ class Postbox:
 
     async def _send(self, letter: Letter) -> tuple[int | None, float | None]:
         """Status and `Retry-After` of the answer; None where there is none."""
-        async with self._sending:
+        lane = self._lanes.setdefault(letter.about["to"], asyncio.Semaphore(TO_ONE))
+        async with lane, self._sending:
             body = await self._backlog.body(letter)
             at = datetime.now(UTC)
             headers = {"webhook-id": letter.id, "webhook-timestamp": str(int(at.timestamp())), **_HEADERS}

@@ -1,5 +1,6 @@
 """Webhooks: whoever asked to be told of a job is told once, signed, however the job ended."""
 
+import asyncio
 import base64
 import shutil
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from converter import postbox
 from converter.app import _drain
 from converter.core import retries
 from converter.errors import CannotStart
 from converter.media.vetted import Dialer
 from tests.converter.faults.graphs import passed_through, picture
-from tests.converter.faults.replica import Caller, colors, converter
+from tests.converter.faults.replica import PATIENCE, Caller, colors, converter
 from tests.converter.receiver import SECRET, Receiver
 from tests.fakes.engine import FakeEngine
 
@@ -97,6 +99,32 @@ async def test_a_receiver_that_says_when_is_not_told_before(engine: FakeEngine) 
         await caller.run(picture(5), webhook=receiver.url)
         first, second = (notice.headers["webhook-timestamp"] for notice in await receiver.until(2))
         assert int(second) - int(first) >= 1
+
+
+async def test_a_receiver_that_does_not_answer_holds_up_its_own_alone(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postbox, "ANSWER", 600.0)
+    monkeypatch.setattr(postbox, "LAST", 0.0)
+    came: asyncio.Queue[None] = asyncio.Queue()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.put_nowait(None)
+        await reader.read(-1)  # until the sender gives up
+        writer.close()
+
+    async with Receiver() as receiver, await asyncio.start_server(listen, "127.0.0.1", 0) as silent:
+        origin = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        settings = receiver.settings | {"webhook_origins": f"{receiver.origin},{origin}"}
+        async with converter(engine.url, **settings) as caller:
+            for number in range(postbox.AT_ONCE):
+                await caller.run(picture(number), webhook=f"{origin}/hook")
+            await caller.run(picture(0x123456), id="mine", webhook=receiver.url)
+            assert (await receiver.next()).data["id"] == "mine"
+            async with asyncio.timeout(PATIENCE):
+                for _ in range(postbox.TO_ONE):
+                    await came.get()
+        assert came.empty()
 
 
 @pytest.mark.parametrize(
