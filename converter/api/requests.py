@@ -61,7 +61,10 @@ class Puts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    put: Url | Annotated[list[Url], Field(min_length=1, max_length=1000)]
+    put: Annotated[
+        Annotated[Url, Tag("(one)")] | Annotated[list[Url], Field(min_length=1, max_length=1000), Tag("(several)")],
+        Discriminator(lambda value: "(several)" if isinstance(value, list) else "(one)"),
+    ]
     headers: Annotated[
         dict[Annotated[str, Field(pattern=HEADER)], Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,1022}[!-~])?$")]],
         Field(max_length=16, json_schema_extra={"additionalProperties": False}),

@@ -76,6 +76,9 @@ async def test_a_form_that_the_header_rules_out_is_refused(caller: Caller, accep
         (5, "/outputs/delivery", "must be an object"),
         ({"storage": 1}, "/outputs/delivery/storage", "must be text"),
         ({"bucket": "x"}, "/outputs/delivery/bucket", "no such field"),
+        ({"put": 3}, "/outputs/delivery/put", "must be text"),
+        ({"put": ["https://a.example.com/", 3]}, "/outputs/delivery/put/1", "must be text"),
+        ({"put": []}, "/outputs/delivery/put", "1 or more entries"),
     ],
 )
 async def test_a_way_that_is_none_is_said(caller: Caller, delivery: object, pointer: str, said: str) -> None:
