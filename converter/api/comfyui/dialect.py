@@ -49,6 +49,9 @@ GLANCE = 0.05
 UPLOADS = 8
 """Files that are read at once."""
 
+DESCRIPTIONS = 16
+"""Questions to the engine about itself at once: its answers may have megabytes, and take its time from prompts."""
+
 SOCKETS = 256
 """Websockets that are open at once."""
 
@@ -116,6 +119,7 @@ class Passthrough:
         self._prompts = prompts
         self._ears = ears
         self._uploads = Uploads()
+        self._describing = Turnstile(hall.gate, DESCRIPTIONS, "the engine is asked about itself too often at once")
         self._uploading = Turnstile(hall.gate, UPLOADS, "too many files are uploaded at once")
         bases = [PREFIX, f"{PREFIX}/api", *(["", "/api"] if root else [])]
         self._routes = [route for base in bases for route in self._list_routes(base)]
@@ -290,7 +294,8 @@ class Passthrough:
         path = "" if resource is None else resource.canonical
         found = max((each for each in TOLD if path.endswith(f"/{each}")), key=len)
         name = quote(request.match_info.get("name", ""), safe="")
-        status, body = await self._hall.describe("/" + found.replace("{name}", name))
+        with self._describing.passed():
+            status, body = await self._hall.describe("/" + found.replace("{name}", name))
         return web.Response(status=status, body=body, content_type="application/json")
 
     async def refuse(self, request: web.Request) -> web.Response:

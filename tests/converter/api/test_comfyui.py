@@ -17,7 +17,7 @@ import websocket
 from aiohttp import FormData
 from websocket import WebSocket
 
-from converter.api.comfyui.dialect import UPLOADS
+from converter.api.comfyui.dialect import DESCRIPTIONS, UPLOADS
 from converter.app import _drain
 from converter.core.comfyui import explain
 from converter.errors import Fault
@@ -254,6 +254,17 @@ async def test_only_so_many_files_are_read_at_once(caller: Caller) -> None:
     async with asyncio.timeout(PATIENCE):
         while (await caller.ask("POST", "/upload/image", data=_form(b"x"))).status == 429:
             pass
+
+
+async def test_the_engine_is_asked_only_so_often_at_once(caller: Caller, engine: FakeEngine) -> None:
+    path = "/object_info/KSampler"
+    engine.faults.held_path = path
+    asking = [asyncio.create_task(caller.get(path)) for _ in range(DESCRIPTIONS)]
+    await engine.until(lambda: len(engine.asked("GET", path)) == DESCRIPTIONS)
+    assert (await caller.get(path)).status == 429
+    engine.faults.held_path = ""
+    engine.release()
+    assert [reply.status for reply in await asyncio.gather(*asking)] == [200] * DESCRIPTIONS
 
 
 async def test_files_of_others_are_not_shown(client: Client, caller: Caller) -> None:
