@@ -4,6 +4,7 @@ Connections are those of `vetted`. Invariant: nothing is sent but to an origin t
 operator allows; what a URL says is repeated in no answer and no log line, since it may be a secret.
 """
 
+import asyncio
 import io
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -21,8 +22,13 @@ from converter.media.vetted import Closed, Dialer
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = ClientTimeout(total=None, sock_connect=CONNECT, sock_read=60.0)
-"""Seconds for a connection, and for an answer once all is sent; a job's own deadline bounds the whole."""
+STALL = 60.0
+"""Seconds for an answer once all is sent, and in which a receiver may take less than `SLOWEST`."""
+
+SLOWEST = 2**18
+"""Bytes a second that a receiver takes: else it would hold what jobs need for as long as its caller likes."""
+
+TIMEOUT = ClientTimeout(total=None, sock_connect=CONNECT, sock_read=STALL)
 
 ATTEMPTS = 3
 """Of an output that is held in memory; one that streams through is read once."""
@@ -84,12 +90,14 @@ class Puts:
         fields |= {"Content-Length": str(item.size), "User-Agent": "converter"}  # stores take no other framing
         body = io.BytesIO(item.content) if isinstance(item.content, bytes) else _read(item)
         try:
-            async with AsyncExitStack() as stack:
+            async with asyncio.timeout(CONNECT + STALL + item.size / SLOWEST), AsyncExitStack() as stack:
                 session, url = await stack.enter_async_context(self._dialer.dial(target, TIMEOUT))
                 sending = session.put(url, data=body, headers=fields, allow_redirects=False)
                 status = (await stack.enter_async_context(sending)).status
         except Closed as error:
             raise _Refusal(str(error)) from error
+        except TimeoutError as error:
+            raise _Passing("has a host that does not answer, or stalls") from error
         except (ClientError, OSError) as error:
             if isinstance(error.__cause__, Broken):  # of what was to be sent, in aiohttp's words
                 raise error.__cause__ from None

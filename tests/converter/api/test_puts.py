@@ -90,6 +90,28 @@ async def test_large_outputs_stream_through_and_break_visibly(
         assert source.files == 0
 
 
+async def test_a_receiver_that_stalls_does_not_cost_the_jobs_time(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converter.fitting.EngineFiles", lambda client: Source(32 * 2**20))
+    monkeypatch.setattr("converter.media.puts.CONNECT", 0.2)
+    monkeypatch.setattr("converter.media.puts.STALL", 0.2)
+    monkeypatch.setattr("converter.media.puts.SLOWEST", 2**40)
+    gone = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()  # and reads nothing
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with converter(engine.url, put_origins=url) as caller:
+            reply = await caller.run(picture(1), outputs=to(url), timeout=20.0)
+            gone.set()
+    assert (reply.status, reply.code) == (502, "delivery_failed")
+    assert "stalls" in reply.document["detail"]
+
+
 async def test_what_may_pass_is_tried_again(engine: FakeEngine, taker: Taker) -> None:
     async with converter(engine.url, put_origins=taker.url) as caller:
         assert (await caller.run(picture(1), outputs=to(f"{taker.url}/twice/a"))).status == 200
