@@ -3,7 +3,7 @@
 Leaves reading them to `bodies`, and what they mean to `native`. Invariant: an unknown field is an error.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -74,6 +74,13 @@ class Puts(BaseModel):
 Named = Literal["inline", "raw", "multipart", "zip", "url"]
 
 
+def _take_named(value: object) -> object:
+    if value not in get_args(Named):
+        names = ", ".join(f"'{name}'" for name in get_args(Named))
+        raise ValueError(f'must be {names}, {{"storage": NAME}} or {{"put": URL}}')
+    return value
+
+
 def _tell_delivery(value: object) -> str:
     if isinstance(value, str):
         return "(name)"
@@ -81,7 +88,9 @@ def _tell_delivery(value: object) -> str:
 
 
 Delivery = Annotated[
-    Annotated[Named, Tag("(name)")] | Annotated[Storage, Tag("(storage)")] | Annotated[Puts, Tag("(put)")],
+    Annotated[Named, BeforeValidator(_take_named), Tag("(name)")]
+    | Annotated[Storage, Tag("(storage)")]
+    | Annotated[Puts, Tag("(put)")],
     Discriminator(_tell_delivery),
 ]
 

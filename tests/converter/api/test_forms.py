@@ -72,7 +72,7 @@ async def test_a_form_that_the_header_rules_out_is_refused(caller: Caller, accep
 @pytest.mark.parametrize(
     ("delivery", "pointer", "said"),
     [
-        ("ftp", "/outputs/delivery", "must be 'inline'"),
+        ("ftp", "/outputs/delivery", '\'url\', {"storage": NAME} or {"put": URL}'),
         (5, "/outputs/delivery", "must be an object"),
         ({"storage": 1}, "/outputs/delivery/storage", "must be text"),
         ({"bucket": "x"}, "/outputs/delivery/bucket", "no such field"),
