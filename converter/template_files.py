@@ -97,7 +97,10 @@ def _place(error: TemplateError, path: Path, text: str, workflow_path: Path) -> 
 
 
 def _find_node(path: Path, node_id: str) -> int:
-    """The line on which a node of a workflow begins; 1 if that is not seen."""
-    text = path.read_text(errors="replace")
+    """The line on which a node of a workflow begins; 1 if that is not seen, or the file is gone by now."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return 1
     found = re.search(rf"^\s*{{?\s*{re.escape(json.dumps(node_id, ensure_ascii=False))}\s*:", text, re.MULTILINE)
     return text.count("\n", 0, found.end()) + 1 if found and node_id else 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from converter import template_files
 from converter.core.catalog import Kind, Port
 from converter.link.client import Unanswered
 from converter.template_files import SHIPPED
@@ -139,6 +140,22 @@ def test_a_broken_template_is_reported_by_file_and_line_and_the_others_work(
         [message] = [message for message in reported if message.startswith(f"the template {name} ")]
         assert all(place in message for place in places), message
     assert len(reported) == 11
+
+
+def test_a_workflow_that_goes_away_while_it_is_reported_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    workflow = folder / "txt2img.json"
+    workflow.write_text('{"1": {"class_type": "A", "inputs": []}}')
+    parse = template_files.parse
+
+    def remove(*given: Any) -> Any:
+        workflow.unlink()
+        return parse(*given)
+
+    monkeypatch.setattr(template_files, "parse", remove)
+    assert not Templates([folder])
+    assert f"{workflow}:1: " in caplog.text
 
 
 def test_of_two_with_one_name_that_of_the_later_folder_counts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
