@@ -22,6 +22,7 @@ from converter.api.comfyapi.cases import Case, Cases
 from converter.api.comfyapi.events import Stream
 from converter.api.comfyapi.requests import JobRequest
 from converter.api.dialects import Hall
+from converter.api.turnstile import Turnstile
 from converter.api.work import begin
 from converter.core import comfyapi
 from converter.core.comfyapi import MOUNT
@@ -37,6 +38,9 @@ LONG_TIMEOUT = 3600.0
 
 ACCEPTANCE = 2.0
 """Seconds for which a submission waits for the engine's word on its workflow, where nobody is ahead of it."""
+
+LISTS = 8
+"""Lists that are made at once: each may go through all that is kept, for which others wait."""
 
 PAGE, LONGEST_PAGE = 50, 100
 """Jobs of a list, unless its caller says otherwise, and at most."""
@@ -54,6 +58,7 @@ class ComfyApi:
         self._ledger = ledger
         self._cases = cases
         self._assets = assets
+        self._listing = Turnstile(hall.gate, LISTS, "too many lists of jobs are made at once")
 
     def routes(self) -> list[web.RouteDef]:
         """What it serves."""
@@ -170,7 +175,8 @@ class ComfyApi:
         """`GET /jobs`: the newest first, with `metadata[NAME]=VALUE`, `limit` and `cursor`."""
         labels, before, most = _read_query(request)
         scope = request.get(KEY_NAME, "")
-        records, cursor = await self._ledger.list(scope, time.time(), labels, before, most)
+        with self._listing.passed():
+            records, cursor = await self._ledger.list(scope, time.time(), labels, before, most)
         cases = [self._cases.observe(record) for record in records]
         page: dict[str, Any] = {"jobs": [comfyapi.show_summary(record) for record in cases]}
         if cursor is not None:

@@ -20,6 +20,9 @@ from comfy_sdk import (
     StatusChange,
 )
 
+from converter.api.comfyapi.dialect import LISTS
+from converter.core.comfyapi import Record
+from converter.ledger import Ledger
 from tests.converter.api.comfy import EVENTS, check, comfy
 from tests.converter.faults.graphs import passed_through, picture, text, two_pictures
 from tests.converter.faults.replica import Caller, converter, give_up
@@ -263,6 +266,25 @@ async def test_a_job_that_has_ended_is_not_canceled(caller: Caller) -> None:
         job = await client.run(client.workflows.from_json(picture(1)))
         assert (await job.cancel()).status == "succeeded"
         assert color_of(await job.outputs[0].to_bytes()) == 1
+
+
+async def test_only_so_many_lists_are_made_at_once(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Semaphore(0)
+    go_on = asyncio.Event()
+
+    async def wait(*_: object) -> tuple[list[Record], None]:
+        begun.release()
+        await go_on.wait()
+        return [], None
+
+    monkeypatch.setattr(Ledger, "list", wait)
+    asking = [asyncio.create_task(caller.get(JOBS)) for _ in range(LISTS)]
+    for _ in asking:
+        await begun.acquire()
+    refused = await caller.get(JOBS)
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+    go_on.set()
+    assert [reply.status for reply in await asyncio.gather(*asking)] == [200] * LISTS
 
 
 async def test_jobs_are_listed_by_label_the_newest_first(caller: Caller) -> None:
