@@ -13,6 +13,7 @@ import pytest
 
 from converter import template_files
 from converter.core.catalog import Kind, Port
+from converter.core.template_toml import parse
 from converter.link.client import Unanswered
 from converter.template_files import SHIPPED
 from converter.templates import Templates
@@ -147,7 +148,6 @@ def test_a_workflow_that_goes_away_while_it_is_reported_ends_nothing(
 ) -> None:
     workflow = folder / "txt2img.json"
     workflow.write_text('{"1": {"class_type": "A", "inputs": []}}')
-    parse = template_files.parse
 
     def remove(*given: Any) -> Any:
         workflow.unlink()
