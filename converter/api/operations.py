@@ -72,6 +72,7 @@ OPEN = ("health", "outputs")
 """Tags of what needs no key: probes, and links that are keys themselves."""
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    # Headers have no examples, since the page at /docs would send them where nothing was entered.
     "X-Request-Id": {
         "in": "header",
         "description": "Comes back with the answer and is in every log line about the request, if it has at most 128 "
@@ -83,15 +84,14 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         "description": "RFC 7240: `respond-async` answers 202 at once, `wait=N` after N seconds. The job then goes on "
         "without its caller, and its result is kept for a while.",
         "schema": TEXT,
-        "examples": {"async": {"value": "respond-async"}, "wait": {"value": "wait=10"}},
     },
     "Idempotency-Key": {
         "in": "header",
-        "description": "A name that the caller makes up for this request, in quotes or as a bare token: sent again, it "
-        "runs once. While the job goes on every caller of the key waits for it; what it ended with, 200 or 422, is "
-        "replayed for as long as the job is kept. Any other end frees the key. Known to this replica alone.",
+        "description": "A name that the caller makes up for this request, such as a UUID, in quotes or as a bare "
+        "token: sent again, it runs once. While the job goes on every caller of the key waits for it; what it ended "
+        "with, 200 or 422, is replayed for as long as the job is kept. Any other end frees the key. Known to this "
+        "replica alone.",
         "schema": {"type": "string", "pattern": PATTERN},
-        "examples": {"quoted": {"value": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}},
     },
     "Last-Event-ID": {
         "in": "header",

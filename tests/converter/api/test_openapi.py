@@ -200,10 +200,16 @@ async def test_every_kind_of_answer_is_described(caller: Caller, document: Docum
     }
 
 
+async def test_no_header_is_sent_by_who_tries_the_api_and_enters_none(document: Document) -> None:
+    headers = [each for each in document.document["components"]["parameters"].values() if each["in"] == "header"]
+    assert headers
+    for header in headers:  # what is an example or a default in a document, its page fills in and sends
+        assert not {"example", "examples", "default"} & {*header, *header["schema"]}
+
+
 async def test_what_goes_on_without_its_caller_can_be_followed(caller: Caller, document: Document) -> None:
     path, _, body = next(iter(examples(document)))
-    preferences = document.document["components"]["parameters"]["Prefer"]["examples"]
-    for preference in (example["value"] for example in preferences.values()):
+    for preference in ("respond-async", "wait=10"):
         reply = await caller.post(path, body, Prefer=preference)
         document.judge("POST", path, reply)
         assert reply.status == (202 if preference == "respond-async" else 200)
