@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.5
 """Seconds between two reads of the engine's queue, at most a quarter of the staleness."""
 
-AWAY = 0.1
-"""The same while connections are refused, which costs the engine nothing."""
+SHORTEST = 0.1
+"""The least: while connections are refused, which costs the engine nothing, or prompts take no longer than that."""
 
 WARMUP_RETRY = 5.0
 """Seconds between two warm-ups when the first fails."""
@@ -151,8 +151,13 @@ class Watch:
                     reason, self._stall = self._stall, None
                     await child.restart(reason, generation=self._generation)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._interval if reached else AWAY):
+                    async with asyncio.timeout(self._pause(link) if reached else SHORTEST):
                         await self._nudge.wait()
+
+    def _pause(self, link: EngineLink) -> float:
+        """Seconds until the next read: the end of a quick prompt is soon missed where the socket does not tell of it."""
+        pace = self._gate.service if link.prompts else None
+        return self._interval if pace is None else min(self._interval, max(SHORTEST, pace))
 
     def child_event(self, event: Event, link: EngineLink) -> None:
         """What happened to the engine's process."""
