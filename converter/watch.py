@@ -155,7 +155,7 @@ class Watch:
                         await self._nudge.wait()
 
     def _pause(self, link: EngineLink) -> float:
-        """Seconds until the next read: the end of a quick prompt is soon missed where the socket does not tell of it."""
+        """Seconds until the next read: that a quick prompt has ended is soon seen, be the socket deaf."""
         pace = self._gate.service if link.prompts else None
         return self._interval if pace is None else min(self._interval, max(SHORTEST, pace))
 
