@@ -91,12 +91,12 @@ async def test_saturation_is_never_more_than_one(engine: FakeEngine) -> None:
 
 
 async def test_every_refusal_is_counted_by_its_reason(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "RETURNS", 0)
     async with converter(engine.url, capacity=1) as caller:
         engine.hold()
         held = caller.start(picture(1), {"Idempotency-Key": "once"})
         await caller.until(lambda: caller.tickets)
         assert (await caller.run(picture(2))).code == "queue_full"
-        monkeypatch.setattr(native, "RETURNS", 0)
         assert (await caller.run(picture(1), {"Idempotency-Key": "once"})).code == "queue_full"
         assert (await caller.run(picture(2), priority=-1)).code == "queue_full"
         assert await value(caller, "refusals_total", reason="queue_full") == 3
