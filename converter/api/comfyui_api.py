@@ -31,9 +31,6 @@ from converter.media.deliver import JsonBody
 from converter.media.outputs import Item
 from converter.runner import Run
 
-LONG_TIMEOUT = 3600.0
-"""Seconds that a job has whose caller need not wait for it."""
-
 PATHS = ("/prompt", "/interrupt", "/health", "/ready", "/models", "/download")
 
 B = TypeVar("B", bound="Common")
@@ -181,7 +178,7 @@ class ComfyuiApi:
             order = Order(
                 body.id or hall.jobs.name(),
                 check(workflow),
-                min(hall.timeout if url is None else LONG_TIMEOUT, hall.max_timeout),
+                min(hall.timeout if url is None else work.LONG_TIMEOUT, hall.max_timeout),
                 selection=_select(body.convert_output, None if template is None else template.select(None)),
                 media=frozenset() if template is None else template.media,
             )

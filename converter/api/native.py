@@ -22,7 +22,7 @@ from converter.api.dialects import Hall
 from converter.api.notices import NATIVE
 from converter.api.requests import Common, RunRequest, TemplateRequest
 from converter.api.turnstile import Turnstile
-from converter.api.work import draw_seed
+from converter.api.work import LONG_TIMEOUT, draw_seed
 from converter.core import admission
 from converter.core.catalog import Offer
 from converter.core.idempotency import Claim, fingerprint, read_key
@@ -34,9 +34,6 @@ from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound
 from converter.media.outputs import Item
 from converter.runner import Run
-
-LONG_TIMEOUT = 3600.0
-"""Seconds that a job has by default whose caller need not wait for it."""
 
 RETURNS = 16
 """Bodies that are read at once of callers whose key stands for a job: they take no place from anybody."""

@@ -6,13 +6,13 @@ Leaves reading them to `bodies`, and what they mean to `native`. Invariant: an u
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     Tag,
-    field_validator,
     model_validator,
 )
 
@@ -30,6 +30,16 @@ WHOLE = BeforeValidator(_take_whole)
 """For integers: 64.0 is one (JSON Schema 2020-12 section 6.1.1). Comes after the limits, which pydantic would else not
 put into the schema.
 """
+
+
+def _check_depth(value: dict[str, Any]) -> dict[str, Any]:
+    if is_deep(value):
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+ExtraData = Annotated[dict[str, Any], AfterValidator(_check_depth)]
+"""What is handed to the engine beside a workflow."""
 
 
 def lacking(instead: str) -> BeforeValidator:
@@ -116,15 +126,8 @@ class Common(BaseModel):
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31), WHOLE] = 0
     outputs: Outputs = Outputs()
-    extra_data: dict[str, Any] = Field(default_factory=dict)
+    extra_data: ExtraData = Field(default_factory=dict)
     webhook: Annotated[str, Field(max_length=8192)] | None = None
-
-    @field_validator("extra_data")
-    @classmethod
-    def _check_depth(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if is_deep(value):
-            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-        return value
 
 
 class RunRequest(Common):

@@ -29,9 +29,6 @@ from converter.media.deliver import JsonBody
 from converter.media.outputs import Item
 from converter.runner import Run
 
-LONG_TIMEOUT = 3600.0
-"""Seconds that a job has unless its `ttl` says otherwise, since it may go on without its caller."""
-
 WAIT = 90.0
 """Seconds that `/runsync` waits unless it is told otherwise."""
 
@@ -167,7 +164,7 @@ class RunPod:
             order = Order(
                 jobs.name(),
                 workflow,
-                min(LONG_TIMEOUT if ttl is None else ttl / 1000, longest),
+                min(work.LONG_TIMEOUT if ttl is None else ttl / 1000, longest),
                 priority=-1 if body.policy.low_priority else 0,
                 extra_data={} if key is None else {"api_key_comfy_org": key},
                 media=places,

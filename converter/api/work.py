@@ -22,6 +22,9 @@ from converter.jobs import Jobs
 from converter.media.outputs import Broken, Item
 from converter.runner import Run
 
+LONG_TIMEOUT = 3600.0
+"""Seconds that a job has by default whose caller need not wait for it."""
+
 MAX_SEED = 2**32
 """Drawn seeds are below it, so that every sampler and every JSON reader can hold them."""
 

@@ -23,7 +23,7 @@ from converter.api.comfyapi.events import Stream
 from converter.api.comfyapi.requests import JobRequest
 from converter.api.dialects import Hall
 from converter.api.turnstile import Turnstile
-from converter.api.work import begin
+from converter.api.work import LONG_TIMEOUT, begin
 from converter.core import comfyapi
 from converter.core.comfyapi import MOUNT
 from converter.core.idempotency import read_key
@@ -32,9 +32,6 @@ from converter.core.workflow import check
 from converter.errors import Fault, IdempotencyMismatch, InvalidInput, InvalidRequest, InvalidWorkflow, NotFound
 from converter.ledger import KEYS, Ledger
 from converter.runner import Run
-
-LONG_TIMEOUT = 3600.0
-"""Seconds that a job has: its caller need not wait for it."""
 
 ACCEPTANCE = 2.0
 """Seconds for which a submission waits for the engine's word on its workflow, where nobody is ahead of it."""

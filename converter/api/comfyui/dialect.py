@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from aiohttp import WSCloseCode, WSMsgType, web
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from converter.api import work
 from converter.api.answers import JOB_ID, KEY_NAME, render_as, send, send_item
@@ -25,20 +25,17 @@ from converter.api.comfyui.prompts import Prompt, Prompts, fault_of
 from converter.api.comfyui.uploads import Sent, Uploads, join
 from converter.api.dialects import Hall
 from converter.api.outputs import HARMLESS
-from converter.api.requests import Id, lacking
+from converter.api.requests import ExtraData, Id, lacking
 from converter.api.turnstile import Turnstile
 from converter.core import comfyui
 from converter.core.order import Order, Selection
 from converter.core.outputs import FileRef
 from converter.core.signatures import sniff
-from converter.core.workflow import MAX_DEPTH, check, is_deep
+from converter.core.workflow import check
 from converter.errors import Fault, InvalidInput, InvalidRequest, InvalidWorkflow, NotFound
 from converter.runner import Run
 
 PREFIX = "/comfy"
-
-LONG_TIMEOUT = 3600.0
-"""Seconds that a job has: its client need not wait for it."""
 
 SOON = 5.0
 """Seconds for which an answer waits to tell whether the engine takes the prompt, at most."""
@@ -81,17 +78,10 @@ class PromptRequest(BaseModel):
     prompt: dict[str, Any]
     client_id: Annotated[str, Field(max_length=256)] = ""
     prompt_id: Id | None = None
-    extra_data: dict[str, Any] = Field(default_factory=dict)
+    extra_data: ExtraData = Field(default_factory=dict)
     partial_execution_targets: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = None
     front: bool = False
     number: Annotated[None, lacking("front goes before others")] = None
-
-    @field_validator("extra_data")
-    @classmethod
-    def _check_depth(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if is_deep(value):
-            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-        return value
 
 
 class Selected(BaseModel):
@@ -171,7 +161,7 @@ class Passthrough:
             order = Order(
                 body.prompt_id or str(uuid.uuid4()),
                 graph,
-                min(LONG_TIMEOUT, hall.max_timeout),
+                min(work.LONG_TIMEOUT, hall.max_timeout),
                 priority=int(body.front),
                 selection=Selection(None if targets is None else tuple(targets)),
                 extra_data=body.extra_data,
