@@ -1,5 +1,6 @@
 """Checkpoints and what is kept of them: read by components, bounded by bytes, and refused with a reason."""
 
+import gc
 import json
 import shutil
 import subprocess
@@ -319,24 +320,29 @@ def test_a_model_that_cannot_be_warmed_up_is_left_cold(
     Models(closed, tmp_path).warm_up()
 
 
+def test_what_others_make_while_models_are_warmed_up_is_collected(tmp_path: Path) -> None:
+    class Knot:
+        """Refers to itself, so that only the collector lets go of it."""
+
+        def __init__(self) -> None:
+            self.knot = self
+
+    knot = Knot()
+    seen = weakref.ref(knot)
+    with Device("cpu") as device:
+        Models(device, tmp_path).warm_up()
+    assert gc.isenabled()
+    del knot
+    gc.collect()
+    assert seen() is None
+
+
 def test_everything_that_a_checkpoint_needs_can_be_imported_before(checkpoints: Path) -> None:
     program = f"""
-import gc
 import sys
-import weakref
 from pathlib import Path
 from engine.models import Preload
-
-class Knot:
-    pass
-
-knot = Knot()
-knot.self, seen = knot, weakref.ref(knot)
 Preload().perform(None)
-assert gc.isenabled()
-del knot
-gc.collect()
-assert seen() is None, "what others make meanwhile is collected"
 before = set(sys.modules)
 from engine.checkpoints import read_part
 from engine.shelves import Source
