@@ -1,17 +1,42 @@
 """Passes: rows put through a network, as many at a time as it bears.
 
-For: splitting what is asked into parts. Leaves how many rows that are to `device`.
-Invariant: the order of rows is kept.
+For: splitting what is asked into parts, and how many of the processor's threads a part is worth. Leaves how many rows a
+part has to `device`.
+Invariant: the order of rows is kept; torch has all of its threads again afterwards.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+# Waking another thread for each of a network's many small steps takes longer than it helps, below about this much work
+# for each: weights times latent pixels. `benchmarks.networks` measures where that is.
+_WORTH_A_THREAD = 4e9
 
-def run_split(run: Callable[..., Tensor], limit: int, *rows: Tensor) -> Tensor:
-    """What `run` makes of rows, at most `limit` of them at a time."""
-    if len(rows[0]) <= limit:
-        return run(*rows)
-    return torch.cat([run(*part) for part in zip(*(torch.split(tensor, limit) for tensor in rows), strict=True)])
+
+def run_split(run: Callable[..., Tensor], limit: int, *rows: Tensor, work: float = math.inf) -> Tensor:
+    """What `run` makes of rows, at most `limit` of them at a time. A row is `work`, in weights times latent pixels."""
+    parts = list(zip(*(torch.split(tensor, limit) for tensor in rows), strict=True))
+    answers = []
+    for part in parts:
+        with _as_many_threads(work * len(part[0])):
+            answers.append(run(*part))
+    return answers[0] if len(answers) == 1 else torch.cat(answers)
+
+
+@contextmanager
+def _as_many_threads(work: float) -> Iterator[None]:
+    """Run what is in the block on no more threads than its work is worth."""
+    there = torch.get_num_threads()
+    worth = there if work >= there * _WORTH_A_THREAD else max(1, int(work / _WORTH_A_THREAD))
+    if worth == there:
+        yield
+        return
+    torch.set_num_threads(worth)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(there)

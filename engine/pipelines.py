@@ -79,10 +79,17 @@ class Denoiser:
                 torch.cat([evaluations[number].latent for number, _, _ in asked]),
                 torch.tensor(times).repeat_interleave(torch.tensor(sizes)),
                 *self.network.lay_out([cue for _, _, cue in asked], sizes),
+                work=math.prod(evaluations[0].latent.shape[2:]) * self._count_weights(place),
             )
             for (number, index, _), part in zip(asked, torch.split(rows, sizes), strict=True):
                 predicted[number][index] = part
         return [_guide(evaluation.guidance, found) for evaluation, found in zip(evaluations, predicted, strict=True)]
+
+    def _count_weights(self, place: Place) -> float:
+        """How many a row meets; without end where no processor's threads share them."""
+        if place.device.type != "cpu":
+            return math.inf
+        return float(sum(weights.numel() for weights in self.network.module.parameters()))
 
     def level(self, guidance: Guidance) -> list[Cue]:
         """The cues that must be predicted, of one length where that is cheap."""
