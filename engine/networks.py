@@ -37,8 +37,11 @@ class Network(Protocol):
         """Whether tokens and their copies give what the tokens alone give."""
         ...
 
-    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
-        """What `run` takes besides latents and times, for as many rows as each cue has. Raises ValueError."""
+    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+        """What `run` takes besides latents and times, on the device, for as many rows as each cue has.
+
+        Raises ValueError.
+        """
         ...
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
@@ -65,9 +68,9 @@ class Unet:
         """Cross-attention is; what sums the tokens up within the network is not."""
         return bool(self.module.config.addition_embed_type != "text")
 
-    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
         config = self.module.config
-        return _lay_out(cues, sizes, config.encoder_hid_dim or config.cross_attention_dim, self.pooled)
+        return _lay_out(place, cues, sizes, config.encoder_hid_dim or config.cross_attention_dim, self.pooled)
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         added = None
@@ -75,11 +78,11 @@ class Unet:
             # Stable Diffusion XL is told to draw a whole picture of the size that it has, as ComfyUI does.
             height, width = (FACTOR * side for side in latents.shape[2:])
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=place.device)
-            added = {"text_embeds": _send(place, rows[1]), "time_ids": sizes.repeat(len(latents), 1)}
+            added = {"text_embeds": rows[1], "time_ids": sizes.repeat(len(latents), 1)}
         output: Tensor = self.module(
             _send(place, latents),
             times.to(place.device),
-            encoder_hidden_states=_send(place, rows[0]),
+            encoder_hidden_states=rows[0],
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
@@ -97,9 +100,9 @@ class StableDiffusion3:
     def channels(self) -> int:
         return int(self.module.config.in_channels)
 
-    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
         config = self.module.config
-        return _lay_out(cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
+        return _lay_out(place, cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         embeddings, summaries = rows
@@ -108,8 +111,8 @@ class StableDiffusion3:
             raise ValueError(f"pictures of this model have at most {most * FACTOR} pixels a side")
         output: Tensor = self.module(
             _send(place, _pad(latents)),
-            encoder_hidden_states=_send(place, embeddings),
-            pooled_projections=_send(place, summaries),
+            encoder_hidden_states=embeddings,
+            pooled_projections=summaries,
             timestep=times.to(place.device),
             return_dict=False,
         )[0]
@@ -127,11 +130,11 @@ class Flux:
     def channels(self) -> int:
         return int(self.module.config.in_channels) // _PATCH**2
 
-    def lay_out(self, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
         config = self.module.config
         strengths = [_USUAL_GUIDANCE if cue.guidance is None else cue.guidance for cue in cues]
-        rows = _lay_out(cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
-        return [*rows, torch.tensor(strengths).repeat_interleave(torch.tensor(sizes))]
+        rows = _lay_out(place, cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
+        return [*rows, torch.tensor(strengths).repeat_interleave(torch.tensor(sizes)).to(place.device)]
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         embeddings, summaries, strengths = rows
@@ -143,10 +146,10 @@ class Flux:
         places = torch.cartesian_prod(torch.zeros(1), torch.arange(down) + 0.0, torch.arange(across) + 0.0)
         output: Tensor = self.module(
             hidden_states=_send(place, patches),
-            encoder_hidden_states=_send(place, embeddings),
-            pooled_projections=_send(place, summaries),
+            encoder_hidden_states=embeddings,
+            pooled_projections=summaries,
             timestep=_send(place, times / FULL_TIME),
-            guidance=strengths.to(place.device) if self.module.config.guidance_embeds else None,
+            guidance=strengths if self.module.config.guidance_embeds else None,
             # Places are exact whole numbers, which short number formats have few of.
             txt_ids=torch.zeros(embeddings.shape[1], places.shape[1], device=place.device),
             img_ids=places.to(place.device),
@@ -157,7 +160,7 @@ class Flux:
         return whole[:, :, :height, :width]
 
 
-def _lay_out(cues: Sequence[Cue], sizes: Sequence[int], width: int, pooled: int | None) -> list[Tensor]:
+def _lay_out(place: Place, cues: Sequence[Cue], sizes: Sequence[int], width: int, pooled: int | None) -> list[Tensor]:
     """Embeddings, and where they are taken also what sums texts up, for as many rows as each cue has."""
     (_, own), summed = cues[0].shapes
     if own != width or (pooled is not None and summed != pooled):
@@ -166,7 +169,7 @@ def _lay_out(cues: Sequence[Cue], sizes: Sequence[int], width: int, pooled: int 
     if pooled is not None:
         summaries = [(cue.pooled, size) for cue, size in zip(cues, sizes, strict=True) if cue.pooled is not None]
         rows.append(torch.cat([summary.expand(size, -1) for summary, size in summaries]))
-    return rows
+    return [_send(place, tensor) for tensor in rows]
 
 
 def _pad(latents: Tensor) -> Tensor:

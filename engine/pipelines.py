@@ -8,7 +8,7 @@ Invariant: what goes in and comes out is float32 on the CPU; no row of a pass in
 
 import math
 from collections.abc import Generator, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.conditioning import Cue
 from engine.device import Place
 from engine.latents import FACTOR, Scale
+from engine.layouts import Layouts
 from engine.networks import Network
 from engine.passes import run_split
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
@@ -45,6 +46,7 @@ class Denoiser:
     prediction_type: PredictionType
     scale: Scale
     origin: "Denoiser | None" = None
+    layouts: Layouts = field(default_factory=Layouts)
 
     @property
     def channels(self) -> int:
@@ -78,7 +80,7 @@ class Denoiser:
                 limit,
                 torch.cat([evaluations[number].latent for number, _, _ in asked]),
                 torch.tensor(times).repeat_interleave(torch.tensor(sizes)),
-                *self.network.lay_out([cue for _, _, cue in asked], sizes),
+                *self.layouts.find(self.network.lay_out, place, [cue for _, _, cue in asked], sizes),
                 work=math.prod(evaluations[0].latent.shape[2:]) * self._count_weights(place),
             )
             for (number, index, _), part in zip(asked, torch.split(rows, sizes), strict=True):
