@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-from benchmarks.batching import draw
+from benchmarks.batching import DEMO, draw
 from benchmarks.clients import PATIENCE, open_bare, open_session
 from benchmarks.processes import run_engine
 
@@ -74,7 +74,7 @@ async def _follow(url: str, session: ClientSession, socket: ClientWebSocketRespo
         told = len(next(iter(rows.values())).steps) if rows else 0
         while waiting and waiting[0].after <= told:
             part = waiting.pop(0)
-            graph: dict[str, Any] = dict(draw())
+            graph: dict[str, Any] = dict(draw(DEMO))
             graph["3"]["inputs"].update(part.changes)
             prompt_id = str(uuid4())
             rows[prompt_id] = Row(part.title, perf_counter() - start)
@@ -127,7 +127,7 @@ def lay_out(rows: Sequence[Row]) -> Iterator[str]:
 async def _run(flags: Sequence[str]) -> list[Row]:
     async with run_engine(*flags) as engine:
         async with open_bare(engine.url) as bare:
-            await bare.run(draw())  # loads the model
+            await bare.run(draw(DEMO))  # loads the model
         return await run_parts(engine.url)
 
 

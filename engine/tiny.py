@@ -7,6 +7,7 @@ Invariant: the same seed gives the same files; nothing is fetched.
 
 import argparse
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,21 @@ _INDEX = {
 
 
 def build_tiny(folder: Path, seed: int = 0) -> None:
-    """Write the checkpoint to `folder`, its index last, so that a folder with an index is whole."""
+    """Write the checkpoint to `folder`."""
+    build_checkpoint(folder, _make_text_encoder, _make_unet, _make_autoencoder, seed)
+
+
+def build_checkpoint(
+    folder: Path,
+    make_text_encoder: Callable[[Mapping[str, int]], Any],
+    make_unet: Callable[[], Any],
+    make_autoencoder: Callable[[], Any],
+    seed: int = 0,
+) -> None:
+    """Write a checkpoint of networks of any size; that of texts is made for a vocabulary of letters.
+
+    Its index comes last, so that a folder with an index is whole.
+    """
     import torch
 
     from engine.components import silence_progress
@@ -45,9 +60,9 @@ def build_tiny(folder: Path, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vocabulary = _write_tokenizer(folder / "tokenizer")
-        _make_text_encoder(vocabulary).save_pretrained(folder / "text_encoder")
-        _make_unet().save_pretrained(folder / "unet")
-        _make_autoencoder().save_pretrained(folder / "vae")
+        make_text_encoder(vocabulary).save_pretrained(folder / "text_encoder")
+        make_unet().save_pretrained(folder / "unet")
+        make_autoencoder().save_pretrained(folder / "vae")
     _write_json(folder / "scheduler" / "scheduler_config.json", _SCHEDULER)
     _write_json(folder / _INDEX_NAME, _INDEX)
 
@@ -69,7 +84,14 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
     return vocabulary
 
 
-def _make_text_encoder(vocabulary: dict[str, int]) -> Any:
+def _make_text_encoder(vocabulary: Mapping[str, int]) -> Any:
+    return make_clip(vocabulary, hidden_size=_WIDTH, intermediate_size=2 * _WIDTH, layers=2, heads=4)
+
+
+def make_clip(
+    vocabulary: Mapping[str, int], *, hidden_size: int, intermediate_size: int, layers: int, heads: int
+) -> Any:
+    """CLIP's text model for a vocabulary that ends texts, and fills them up, with its last token."""
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
@@ -77,10 +99,10 @@ def _make_text_encoder(vocabulary: dict[str, int]) -> Any:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(vocabulary),
-            hidden_size=_WIDTH,
-            intermediate_size=2 * _WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
+            hidden_size=hidden_size,
+            intermediate_size=intermediate_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
             max_position_embeddings=_TOKENS,
             bos_token_id=vocabulary["<|startoftext|>"],
             eos_token_id=end,
