@@ -4,14 +4,15 @@ For: running every piece of work that touches the accelerator (text encoding, de
 answering each with a future. Requests of one key that wait at the same moment share a pass; nobody waits for company.
 A course is asked on and on: each answer makes its next request, in time to share the next pass. Leaves what the work is
 to `pipelines`, which requests go together to `batching`, when to ask to the nodes.
-Invariant: no other thread touches the accelerator; whoever raises or runs out of memory in company is tried again
-without it, so that nobody fails for another, and what nobody uses makes room first; if the accelerator is lost, or the
-thread ends without having been told to, the process ends.
+Invariant: no other thread gives the accelerator work, but for fetching answers; whoever raises or runs out of memory in
+company is tried again without it, so that nobody fails for another, and what nobody uses makes room first; if the
+accelerator is lost, or the thread ends without having been told to, the process ends.
 """
 
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 _log = logging.getLogger(__name__)
+
+_LOOK = 0.5  # seconds between two looks at the memory
 
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the program itself failed, so that whoever supervises it starts it again
 
@@ -47,7 +50,10 @@ Given = TypeVar("Given", covariant=True)
 
 
 class Work(Protocol[Given]):
-    """One request. `perform` runs on the device thread; tensors that it takes and gives are on the CPU."""
+    """One request. `perform` runs on the device thread.
+
+    Tensors that it takes are on the CPU; those that it gives may be on the device, not yet made.
+    """
 
     def perform(self, place: Place) -> Given: ...
 
@@ -131,6 +137,7 @@ class Device:
         self._changed = threading.Condition()
         self._closed = False
         self._memory: Mapping[str, Any] = read_host_memory()
+        self._looks_at = 0.0
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
 
     def __enter__(self) -> Self:
@@ -256,8 +263,14 @@ class Device:
                 if len(answers) != len(group):
                     raise RuntimeError(f"{len(answers)} answers to {len(group)} requests")
                 self._bounds.confirm(first, rows)
-        self._memory = read_memory(place.device)
+        self._look_at_memory(place)
         return answers
+
+    def _look_at_memory(self, place: Place) -> None:
+        """Now and then: asking takes a good part of a millisecond, in which nothing else is asked of the device."""
+        if (now := time.monotonic()) >= self._looks_at:
+            self._looks_at = now + _LOOK
+            self._memory = read_memory(place.device)
 
     def _part(self, group: list[_Turn], error: Exception) -> list[list[_Turn]]:
         """The groups to try in place of one that failed, none if there is nothing left to try."""

@@ -2,7 +2,8 @@
 
 For: what each takes besides latents and times, and how it is called. Leaves guidance and the company of requests to
 `pipelines`, and loading to `checkpoints`.
-Invariant: what goes in and comes out is float32 on the CPU; no row of a pass influences another.
+Invariant: what goes in and comes out is float32, and what comes out is on the device; no row of a pass influences
+another.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from engine.conditioning import Cue
 from engine.device import Place
 from engine.latents import FACTOR
 from engine.schedules import FULL_TIME
+from engine.transfer import send
 
 _PATCH = 2  # latent pixels a side that transformers take as one token
 _USUAL_GUIDANCE = 3.5  # of Flux, where a conditioning says nothing about it; ComfyUI's
@@ -77,16 +79,16 @@ class Unet:
         if self.pooled is not None:
             # Stable Diffusion XL is told to draw a whole picture of the size that it has, as ComfyUI does.
             height, width = (FACTOR * side for side in latents.shape[2:])
-            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=place.device)
-            added = {"text_embeds": rows[1], "time_ids": sizes.repeat(len(latents), 1)}
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+            added = {"text_embeds": rows[1], "time_ids": send(sizes, place.device).repeat(len(latents), 1)}
         output: Tensor = self.module(
             _send(place, latents),
-            times.to(place.device),
+            send(times, place.device),
             encoder_hidden_states=rows[0],
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
-        return output.to("cpu", torch.float32)
+        return output.float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,10 +115,10 @@ class StableDiffusion3:
             _send(place, _pad(latents)),
             encoder_hidden_states=embeddings,
             pooled_projections=summaries,
-            timestep=times.to(place.device),
+            timestep=send(times, place.device),
             return_dict=False,
         )[0]
-        return output[:, :, :height, :width].to("cpu", torch.float32)
+        return output[:, :, :height, :width].float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +136,7 @@ class Flux:
         config = self.module.config
         strengths = [_USUAL_GUIDANCE if cue.guidance is None else cue.guidance for cue in cues]
         rows = _lay_out(place, cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
-        return [*rows, torch.tensor(strengths).repeat_interleave(torch.tensor(sizes)).to(place.device)]
+        return [*rows, send(torch.tensor(strengths).repeat_interleave(torch.tensor(sizes)), place.device)]
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         embeddings, summaries, strengths = rows
@@ -152,10 +154,10 @@ class Flux:
             guidance=strengths if self.module.config.guidance_embeds else None,
             # Places are exact whole numbers, which short number formats have few of.
             txt_ids=torch.zeros(embeddings.shape[1], places.shape[1], device=place.device),
-            img_ids=places.to(place.device),
+            img_ids=send(places, place.device),
             return_dict=False,
         )[0]
-        flat = output.to("cpu", torch.float32).transpose(1, 2)
+        flat = output.float().transpose(1, 2)
         whole = torch.nn.functional.fold(flat, padded.shape[2:], _PATCH, stride=_PATCH)
         return whole[:, :, :height, :width]
 
@@ -179,4 +181,4 @@ def _pad(latents: Tensor) -> Tensor:
 
 
 def _send(place: Place, rows: Tensor) -> Tensor:
-    return rows.to(place.device, place.dtype)
+    return send(rows, place.device, place.dtype)

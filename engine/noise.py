@@ -5,7 +5,7 @@ Invariant: the noise of an item depends on its own seed and shape alone, drawn o
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def draw_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> T
 
 @dataclass(slots=True, eq=False)
 class Path:
-    """Noise for steps that ask twice: over the way to the middle of a step, then over the whole way, in turn.
+    """Noise for steps that ask twice, on `device`: over the way to the middle of a step, then over the whole, in turn.
 
     Both are standard normal, and hang together as the ways of one Brownian motion do whose clock is sigma. k-diffusion
     grows a tree of it, which answers for any two levels; where only these are asked for, this costs a fiftieth.
@@ -36,12 +36,13 @@ class Path:
 
     generators: Sequence[torch.Generator]
     shape: Sequence[int]  # of an item
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     half: Tensor | None = None
     middle: Tensor | None = None
 
     def __call__(self, high: Tensor, low: Tensor) -> Tensor:
         """Noise [len(generators), *shape] over the way from sigma `high` down to `low`."""
-        fresh = draw_noise(self.generators, self.shape)
+        fresh = draw_noise(self.generators, self.shape).to(self.device)
         if self.half is None or self.middle is None:
             self.half, self.middle = fresh, low
             return fresh

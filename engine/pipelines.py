@@ -3,7 +3,8 @@
 For: noise prediction with guidance, and the way between pictures and latents, and text encoding, each as a request that
 the device thread performs, for one caller or for many in one pass. Leaves what a network takes to `networks`, texts to
 `texts`, loading to `models`, and the order of requests and their company to `device`.
-Invariant: what goes in and comes out is float32 on the CPU; no row of a pass influences another.
+Invariant: what goes in and comes out is float32; predictions come out on the device, all else on the CPU; no row of a
+pass influences another.
 """
 
 import math
@@ -25,6 +26,7 @@ from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, samp
 from engine.schedules import FlowSchedule, Schedule
 from engine.texts import TextEncoder
 from engine.tokens import Tokens
+from engine.transfer import send
 
 _SLICE = 4  # items of a batch that are asked for at once
 # Latent pixels of a row that weighs 1. An autoencoder works at full size and in float32: a picture of 512 x 512, which
@@ -74,12 +76,14 @@ class Denoiser:
                 if cue.shapes == shape
             ]
             sizes = [len(evaluations[number].latent) for number, _, _ in asked]
-            times = [evaluations[number].timestep for number, _, _ in asked]
+            times: list[float] = []
+            for (number, _, _), size in zip(asked, sizes, strict=True):
+                times += [evaluations[number].timestep] * size
             rows = run_split(
                 partial(self.network.run, place),
                 limit,
-                torch.cat([evaluations[number].latent for number, _, _ in asked]),
-                torch.tensor(times).repeat_interleave(torch.tensor(sizes)),
+                torch.cat([send(evaluations[number].latent, place.device) for number, _, _ in asked]),
+                torch.tensor(times),
                 *self.layouts.find(self.network.lay_out, place, [cue for _, _, cue in asked], sizes),
                 work=math.prod(evaluations[0].latent.shape[2:]) * self._count_weights(place),
             )
@@ -114,7 +118,7 @@ def _guide(guidance: Guidance, predicted: Mapping[int, Tensor]) -> Tensor:
     count = len(guidance.positive.cues)
     sides = [predicted[index] for index in range(count)], [predicted[index] for index in range(count, len(predicted))]
     positive, *negative = (torch.stack(side).mean(0) if len(side) > 1 else side[0] for side in sides if side)
-    return negative[0] + guidance.cfg * (positive - negative[0]) if negative else positive
+    return torch.lerp(negative[0], positive, guidance.cfg) if negative else positive
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

@@ -1,11 +1,17 @@
 """Previews: what a latent will look like, without decoding it.
 
-For: a small picture at each step, cheap enough to make at every one. Leaves sending it to the server.
+For: a small picture of a step, cheap enough to make at every one where few prompts run. Leaves sending it to the
+server.
 Invariant: the cost does not depend on the size of the model; the colours are those of the model's own autoencoder.
 """
 
 import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 import torch
 from PIL import Image
@@ -19,6 +25,8 @@ _QUALITY = 95  # ComfyUI's
 _PATCHES = 8  # a side, of the latent that a projection is fitted to
 _PATCH = 3  # latents a side: large enough for a colour to settle in its middle
 _SAMPLES = 2
+_PATIENCE = 0.01  # seconds until a preview that waits for others is left out
+_drawing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +59,26 @@ def fit_projection(autoencoder: Autoencoder, place: Place) -> Projection:
     return Projection(torch.linalg.lstsq(known, colours.permute(0, 2, 3, 1).reshape(-1, 3)).solution)
 
 
+def offer_preview(latent: Tensor, projection: Projection) -> bytes | None:
+    """What `render_preview` gives, or None where other threads draw theirs for a while.
+
+    One at a time, they take no more of the machine than it can spare: the next pass comes first.
+    """
+    with _turn(_drawing, _PATIENCE) as mine:
+        return render_preview(latent, projection) if mine else None
+
+
+@contextmanager
+def _turn(lock: threading.Lock, patience: float) -> Iterator[bool]:
+    """Whether the lock was to be had in time; it is let go of at the end of the block."""
+    mine = lock.acquire(timeout=patience)
+    try:
+        yield mine
+    finally:
+        if mine:
+            lock.release()
+
+
 def render_preview(latent: Tensor, projection: Projection) -> bytes:
     """A JPEG of one latent [channels, height, width] in the autoencoder's scale, its longer side LONGER_SIDE pixels."""
     weights = projection.weights
@@ -59,6 +87,14 @@ def render_preview(latent: Tensor, projection: Projection) -> bytes:
     picture = Image.fromarray(pixels)
     scale = LONGER_SIDE / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    encoded = io.BytesIO()
-    picture.resize(size, Image.Resampling.BILINEAR).save(encoded, "JPEG", quality=_QUALITY)
-    return encoded.getvalue()
+    with _open_memory() as encoded:
+        picture.resize(size, Image.Resampling.BILINEAR).save(encoded, "JPEG", quality=_QUALITY)
+        encoded.seek(0)
+        return encoded.read()
+
+
+def _open_memory() -> IO[bytes]:
+    """A file in memory, where there are such: Pillow keeps all threads waiting while it encodes into anything else."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("preview"), "w+b", buffering=0)
+    return io.BytesIO()

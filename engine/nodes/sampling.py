@@ -128,7 +128,9 @@ def _fit(latent: Latent, denoiser: "Denoiser") -> "Tensor":
 def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Sampling") -> "Tensor":
     """Have the device follow the run; its steps are told here, so that it does not wait for a preview."""
     from engine.pipelines import predict_all
-    from engine.previews import render_preview
+    from engine.previews import offer_preview
+    from engine.sampling import is_finite
+    from engine.transfer import fetch
 
     projection = context.service(Models).projection(model) if context.previews else None
     steps: Queue[tuple[Prediction, Tensor] | None] = Queue(_AHEAD)
@@ -142,10 +144,15 @@ def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Samp
             preview = None
             if projection is not None:
                 # The first of a batch, as in ComfyUI.
-                expected = denoiser.scale.leave(evaluation.estimate(prediction)[0])
-                preview = Preview("jpeg", render_preview(expected, projection))
+                shown = replace(evaluation, latent=fetch(evaluation.latent[:1]))
+                expected = denoiser.scale.leave(shown.estimate(fetch(prediction[:1])))[0]
+                drawn = offer_preview(expected, projection)
+                preview = None if drawn is None else Preview("jpeg", drawn)
             context.progress(evaluation.step, evaluation.steps, preview)
-        return future.result()
+        finished = fetch(future.result())
+    if not is_finite(finished):
+        raise FloatingPointError("what the model has predicted is not finite")
+    return finished
 
 
 def _offer(steps: "Queue[Step]", step: Step) -> None:

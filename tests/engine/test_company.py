@@ -26,6 +26,7 @@ from engine.pipelines import Decoding, TextEncoding, predict_all
 from engine.samplers import SAMPLERS
 from engine.sampling import Evaluation, Guidance, Sampling
 from engine.schedules import SCHEDULERS, space_sigmas
+from engine.transfer import fetch
 from tests.engine.contexts import RecordingContext
 from tests.engine.graphs import make_folders, picture, through
 from tests.engine.test_device import hold_back
@@ -91,7 +92,7 @@ def draw(device: Device, models: Models, wishes: list[Wish]) -> list[tuple[Tenso
     hold = hold_back(device)
     ends = [begin(device, models, wish, cues) for wish in wishes]
     hold.release.set()
-    latents = [end.result(PATIENCE) for end in ends]
+    latents = [fetch(end.result(PATIENCE)) for end in ends]
     hold = hold_back(device)
     decoded = [device.submit(Decoding(autoencoder, latent)) for latent in latents]
     hold.release.set()

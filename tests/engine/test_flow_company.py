@@ -18,6 +18,7 @@ from engine.pipelines import TextEncoding, predict_all
 from engine.samplers import FLOW_SAMPLERS
 from engine.sampling import Guidance, Sampling
 from engine.schedules import SCHEDULERS, space_sigmas
+from engine.transfer import fetch
 from tests.engine.flow_families import CHANNELS
 from tests.engine.test_device import hold_back
 from tests.engine.waiting import PATIENCE
@@ -76,7 +77,7 @@ def draw(device: Device, models: Models, name: str, wishes: list[Wish]) -> list[
         )
         ends.append(device.follow(predict_all(denoiser, run), lambda *_: None))
     hold.release.set()
-    return [end.result(PATIENCE) for end in ends]
+    return [fetch(end.result(PATIENCE)) for end in ends]
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.device import Place
 from engine.latents import Scale
 from engine.pipelines import Autoencoder
-from engine.previews import Projection, fit_projection, render_preview
+from engine.previews import Projection, _drawing, fit_projection, offer_preview, render_preview
 
 CPU = Place(torch.device("cpu"), torch.float32)
 # A latent's first three channels are red, green and blue around gray, the fourth darkens.
@@ -76,3 +76,18 @@ def test_a_preview_is_cheap() -> None:
         return time.perf_counter() - start
 
     assert min(measure() for _ in range(10)) < 0.05
+
+
+def test_a_preview_that_waits_for_others_is_left_out() -> None:
+    latent = torch.zeros(4, 8, 8)
+    assert offer_preview(latent, COLOURS) == render_preview(latent, COLOURS)
+    with _drawing:
+        assert offer_preview(latent, COLOURS) is None
+    assert offer_preview(latent, COLOURS) is not None
+
+
+def test_one_that_fails_does_not_keep_others_waiting() -> None:
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            offer_preview(torch.zeros(3, 8, 8), COLOURS)
+    assert offer_preview(torch.zeros(4, 8, 8), COLOURS) is not None
