@@ -57,7 +57,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         default=32,
         help="rows of a forward pass, pictures of 512 x 512 or less; of larger ones as many fewer (%(default)s)",
     )
-    parser.add_argument("--concurrency", type=_read_count, default=8, help="prompts that run at once (%(default)s)")
+    parser.add_argument(
+        "--concurrency", type=_read_count, help="prompts that run at once (8 on CPUs, half of MAX_ROWS elsewhere)"
+    )
     parser.add_argument("--history-size", type=int, default=10_000, help="prompts remembered (%(default)s)")
     parser.add_argument("--queue-size", type=int, default=10_000, help="prompts that may wait (%(default)s)")
     parser.add_argument("--cache-entries", type=int, default=1024, help="results of nodes kept (%(default)s)")
@@ -74,7 +76,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--test-nodes", action="store_true", help="add nodes that misbehave on purpose")
     parser.add_argument("--verbose", action="store_true", help="log more")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.concurrency is None:
+        # An accelerator takes as many rows as a pass may have in hardly more time than fewer; most prompts ask for two.
+        options.concurrency = 8 if options.device == "cpu" else max(1, options.max_rows // 2)
+    return options
 
 
 def _read_device(text: str) -> str:
