@@ -271,3 +271,20 @@ def test_a_prediction_that_is_no_number_is_refused_at_once() -> None:
 def test_schedulers_of_a_sampler_are_of_one_class(name: str) -> None:
     first, second = (SAMPLERS[name].build(num_train_timesteps=10) for _ in range(2))
     assert type(first) is type(second)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_run_goes_on_where_its_answers_come_from(sampler: str, masked: bool) -> None:
+    """On a device that computes nothing, but refuses what is not there: no tensor of the run is left behind."""
+    mask = torch.ones(1, 1, 8, 8)
+    mask[..., :4] = 0
+    evaluations = sample(make_masked(sampler, mask) if masked else make_run(sampler, steps=8))
+    asked = [next(evaluations)]
+    try:
+        while True:
+            asked.append(evaluations.send(torch.empty_like(asked[-1].latent, device="meta")))
+    except StopIteration as end:
+        finished: Tensor = end.value
+    assert [evaluation.latent.device.type for evaluation in asked] == ["cpu"] + ["meta"] * (len(asked) - 1)
+    assert finished.device.type == "meta"
