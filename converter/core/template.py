@@ -7,7 +7,7 @@ Invariant: what `schema` calls valid, `fill` takes. The workflow of a template i
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,6 +201,18 @@ def examine(template: Template, inputs: Mapping[str, object]) -> list[Mapping[st
             problems.append(_problem(hole.name, objection))
     known = {hole.name for hole in template.inputs}
     return problems + [_problem(name, "is no input of this template") for name in inputs if name not in known]
+
+
+def examine_outputs(template: Template, asked: Sequence[object]) -> list[Mapping[str, str]]:
+    """Everything that is asked for as an output and is neither named so nor a node of the workflow."""
+    names = [output.name for output in template.outputs]
+    known = {*names, *template.workflow}
+    has = f", which has {', '.join(names)}" if names else ""
+    return [
+        {"pointer": f"/outputs/nodes/{place}", "detail": f"is no output of this template{has}"}
+        for place, name in enumerate(asked)
+        if isinstance(name, str) and name not in known
+    ]
 
 
 def _supply(hole: Input, draw_seed: Callable[[], int]) -> Any:
