@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LOOK = 0.5  # seconds between two looks at the memory
+_LOOK = 0.5  # seconds from one look at the memory to the next, while passes go on
 
 EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: the program itself failed, so that whoever supervises it starts it again
 
@@ -263,14 +263,12 @@ class Device:
                 if len(answers) != len(group):
                     raise RuntimeError(f"{len(answers)} answers to {len(group)} requests")
                 self._bounds.confirm(first, rows)
-        self._look_at_memory(place)
-        return answers
-
-    def _look_at_memory(self, place: Place) -> None:
-        """Now and then: asking takes a good part of a millisecond, in which nothing else is asked of the device."""
-        if (now := time.monotonic()) >= self._looks_at:
-            self._looks_at = now + _LOOK
+        # Asking takes a good part of a millisecond, in which nothing else is asked of the device. What goes alone is
+        # rare, and may take much memory or give it back.
+        if first.key is None or time.monotonic() >= self._looks_at:
             self._memory = read_memory(place.device)
+            self._looks_at = time.monotonic() + _LOOK
+        return answers
 
     def _part(self, group: list[_Turn], error: Exception) -> list[list[_Turn]]:
         """The groups to try in place of one that failed, none if there is nothing left to try."""

@@ -450,6 +450,23 @@ with Device() as device:
     assert b"device thread has ended" in ended.stderr
 
 
+def test_the_memory_is_looked_at_now_and_then_and_after_what_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def look(device: torch.device) -> dict[str, int]:
+        looks.append(len(looks))
+        return {"vram_free": len(looks)}
+
+    monkeypatch.setattr("engine.device.read_memory", look)
+    monkeypatch.setattr("engine.device._LOOK", 3600.0)
+    with Device() as device:
+        for number in range(20):
+            device.submit(Company([], number)).result(DEADLINE)
+        assert device.describe()["vram_free"] == 1
+        device.submit(Note([], 1)).result(DEADLINE)
+        assert device.describe()["vram_free"] == 2
+
+
 def test_a_device_describes_its_memory_before_torch_is_there() -> None:
     program = """
 import sys
