@@ -26,7 +26,7 @@ from benchmarks.clients import Bare, open_bare
 from benchmarks.large import SIDE
 from benchmarks.load import Slot, load, percentile
 from benchmarks.processes import run_engine
-from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out, write_document
+from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, publish
 from benchmarks.utilization import watch_gpu
 from benchmarks.workflows import Graph
 
@@ -177,9 +177,7 @@ def main(words: Sequence[str]) -> int:
     with _with_large(options.flags) if options.large else nullcontext(options.flags) as flags:
         model = LARGE if options.large else DEMO
         findings = asyncio.run(_measure(model, flags, options.rounds, options.seconds))
-    print("\n".join(lay_out(findings)))
-    if options.json is not None:
-        write_document(options.json, machine, findings)
+    publish(options.json, machine, findings)
     return 0
 
 

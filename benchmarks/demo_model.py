@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.clients import Bare, open_bare
 from benchmarks.processes import run_engine
-from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, lay_out, write_document
+from benchmarks.report import AtLeast, AtMost, Finding, describe_machine, publish
 from benchmarks.workflows import Graph
 from training.judge import Pixels
 from training.measurement import list_held_out, score_pictures, write_captions
@@ -145,11 +145,9 @@ def main(words: Sequence[str]) -> int:
     options = _parse(words)
     machine = describe_machine()
     findings, samples = asyncio.run(_measure(options))
-    print("\n".join(lay_out(findings)))
+    publish(options.json, machine, findings)
     if options.sheet is not None:
         save_sheet(options.sheet, samples)
-    if options.json is not None:
-        write_document(options.json, machine, findings)
     return 0
 
 

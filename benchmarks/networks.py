@@ -16,7 +16,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any, TypeAlias
 
-from benchmarks.report import Finding, describe_machine, lay_out, write_document
+from benchmarks.report import Finding, describe_machine, publish
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the engine has it, and before torch is loaded
@@ -161,9 +161,7 @@ def main(words: Sequence[str]) -> int:
     dtype = torch.float32 if options.device == "cpu" else torch.float16
     plain = _read(source, Place(torch.device(options.device), dtype))
     findings = _measure(plain, options.pairs, compiled=options.compile)
-    print("\n".join(lay_out(findings)))
-    if options.json is not None:
-        write_document(options.json, machine, findings)
+    publish(options.json, machine, findings)
     return 0
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.report import Finding, describe_machine, lay_out, write_document
+from benchmarks.report import Finding, describe_machine, publish
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the engine has it, and before torch is loaded
@@ -147,9 +147,7 @@ def main(words: Sequence[str]) -> int:
     source = Source(options.checkpoint.name, options.checkpoint)
     with Device(options.device, dtype=options.dtype) as device:
         findings = _measure(device, source, options.device.startswith("cuda"))
-    print("\n".join(lay_out(findings)))
-    if options.json is not None:
-        write_document(options.json, machine, findings)
+    publish(options.json, machine, findings)
     return 0
 
 

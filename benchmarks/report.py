@@ -71,6 +71,13 @@ def write_document(path: Path, machine: Mapping[str, Any], findings: Sequence[Fi
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def publish(path: Path | None, machine: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    """Print the table, and write the JSON where a path is given."""
+    print("\n".join(lay_out(findings)))
+    if path is not None:
+        write_document(path, machine, findings)
+
+
 def lay_out(findings: Sequence[Finding]) -> Iterator[str]:
     """The table, line by line."""
     wide = max((len(finding.name) for finding in findings), default=0)
