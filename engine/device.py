@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
@@ -177,6 +178,11 @@ class Device:
             self._put(_make_turn(first, future, course, hear))
         return future
 
+    def doubt(self) -> None:
+        """Have the device thread look whether the accelerator still answers, and end the process if it does not."""
+        with suppress(DeviceEnded):
+            self.submit(_Wait())
+
     def _put(self, turn: _Turn) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._backlog)
@@ -241,8 +247,15 @@ class Device:
                 self._fail_all([group, *groups], error)
                 raise
             else:
-                for turn, answer in zip(group, answers, strict=True):
-                    self._advance(turn, answer)
+                self._advance_all(group, answers, groups)
+
+    def _advance_all(self, group: list[_Turn], answers: Sequence[Any], others: list[list[_Turn]]) -> None:
+        for place, (turn, answer) in enumerate(zip(group, answers, strict=True), start=1):
+            try:
+                self._advance(turn, answer)
+            except BaseException as error:
+                self._fail_all([group[place:], *others], error)
+                raise
 
     @staticmethod
     def _fail_all(groups: list[list[_Turn]], error: BaseException) -> None:
@@ -299,9 +312,14 @@ class Device:
             following = _make_turn(turn.course.send(answer), turn.future, turn.course, turn.hear)
         except StopIteration as end:
             _finish(turn, end.value)
-        # A course is one caller's, as a request is.
+        # A course is one caller's, as a request is. What is asked of an accelerator may fail long after it was asked.
         except Exception as error:
             _fail(turn, self._explain(error))
+            if is_lost(error):
+                raise
+        except BaseException as error:
+            _fail(turn, error)
+            raise
         else:
             with self._changed:
                 self._waiting.append(following)
@@ -335,6 +353,16 @@ def _find_place(kind: str, dtype: str | None) -> Place:
     # CPUs compute float16 slowly or not at all; accelerators have half of the memory to move with it.
     named: torch.dtype = getattr(torch, dtype or ("float32" if device.type == "cpu" else "float16"))
     return Place(device, named)
+
+
+class _Wait:
+    """Wait for all that the accelerator was asked for."""
+
+    def perform(self, place: Place) -> None:
+        import torch
+
+        if place.device.type == "cuda":
+            torch.cuda.synchronize(place.device)
 
 
 class Release:

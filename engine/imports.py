@@ -3,16 +3,20 @@
 For: packages that stay closed until somebody asks them for a name, so that one module of them can be had without all
 the others; and packages that are not there for a while, which libraries would import only because they are installed.
 Leaves which ones to `models`.
-Invariant: nothing is missing afterwards: a closed package opens by itself, and what was hidden can be imported.
+Invariant: a closed package opens by itself, once, and what was hidden can be imported afterwards; a library that has
+asked meanwhile whether it is there may remember that it is not.
 """
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
+
+_opening = threading.RLock()  # who asks for a name while another thread opens the package waits, as for an import
 
 
 class _Closed(ModuleType):
@@ -24,9 +28,14 @@ class _Closed(ModuleType):
         lacking = AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if name.startswith("__"):  # asked for by whoever looks through all modules
             raise lacking
-        if not self._opened and self.__spec__ is not None and self.__spec__.loader is not None:
-            self._opened = True
-            self.__spec__.loader.exec_module(self)
+        with _opening:
+            if not self._opened and self.__spec__ is not None and self.__spec__.loader is not None:
+                self._opened = True  # before its code runs, which may ask for what it has not made yet
+                try:
+                    self.__spec__.loader.exec_module(self)
+                except BaseException:
+                    self._opened = False
+                    raise
         # A package may have put another module in its place.
         if (found := sys.modules[self.__name__]) is not self:
             return getattr(found, name)

@@ -2,7 +2,8 @@
 
 For: not laying out and sending to the device what the same company was told a step before. Leaves what rows are made of
 to `networks`.
-Invariant: at most `_KEPT` layouts are held; rows are those of exactly these cues, in this order.
+Invariant: at most `_KEPT` layouts of a model are held, as long as the model; rows are those of exactly these cues, in
+this order.
 """
 
 from collections import OrderedDict

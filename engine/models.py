@@ -9,11 +9,12 @@ Invariant: parts in memory take at most `max_bytes` together, unless a single on
 
 import gc
 import logging
+import sys
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -91,7 +92,8 @@ class Preload:
     """Ask for the import of what every checkpoint needs, without what is only installed beside it."""
 
     def perform(self, place: Place) -> None:
-        with hidden(*_HIDDEN):
+        # Libraries that were here before may have seen what is to be hidden, and rely on it.
+        with nullcontext() if {"transformers", "diffusers"} & sys.modules.keys() else hidden(*_HIDDEN):
             for package in _CLOSED:
                 close(package)
             for module in _MODULES:
@@ -101,6 +103,7 @@ class Preload:
 @contextmanager
 def _without_collector() -> Iterator[None]:
     """Look for no garbage meanwhile, which takes a fifth off the time of imports: nearly all that they make stays."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
@@ -108,7 +111,8 @@ def _without_collector() -> Iterator[None]:
         # Together, the two make what there is old, without looking at it: else the next collection would.
         gc.freeze()
         gc.unfreeze()
-        gc.enable()
+        if enabled:
+            gc.enable()
 
 
 class Models:

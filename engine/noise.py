@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from engine.transfer import send
+
 _SEEDS = 2**64
 
 
@@ -42,7 +44,7 @@ class Path:
 
     def __call__(self, high: Tensor, low: Tensor) -> Tensor:
         """Noise [len(generators), *shape] over the way from sigma `high` down to `low`."""
-        fresh = draw_noise(self.generators, self.shape).to(self.device)
+        fresh = send(draw_noise(self.generators, self.shape), self.device)
         if self.half is None or self.middle is None:
             self.half, self.middle = fresh, low
             return fresh

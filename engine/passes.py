@@ -2,7 +2,8 @@
 
 For: splitting what is asked into parts, and how many of the processor's threads a part is worth. Leaves how many rows a
 part has to `device`.
-Invariant: the order of rows is kept; torch has all of its threads again afterwards.
+Invariant: the order of rows is kept; the thread that asked has all of torch's threads again afterwards. Another that
+computes for the first time meanwhile may keep as few for itself, since torch reads their number once for each thread.
 """
 
 import math

@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from engine.conditioning import Cue
+from engine.conditioning import Conditioning, Cue
 from engine.device import Place
 from engine.latents import FACTOR, Scale
 from engine.layouts import Layouts
@@ -26,7 +26,7 @@ from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, samp
 from engine.schedules import FlowSchedule, Schedule
 from engine.texts import TextEncoder
 from engine.tokens import Tokens
-from engine.transfer import send
+from engine.transfer import keep, send
 
 _SLICE = 4  # items of a batch that are asked for at once
 # Latent pixels of a row that weighs 1. An autoencoder works at full size and in float32: a picture of 512 x 512, which
@@ -87,7 +87,7 @@ class Denoiser:
                 *self.layouts.find(self.network.lay_out, place, [cue for _, _, cue in asked], sizes),
                 work=math.prod(evaluations[0].latent.shape[2:]) * self._count_weights(place),
             )
-            for (number, index, _), part in zip(asked, torch.split(rows, sizes), strict=True):
+            for (number, index, _), part in zip(asked, torch.split(keep(rows), sizes), strict=True):
                 predicted[number][index] = part
         return [_guide(evaluation.guidance, found) for evaluation, found in zip(evaluations, predicted, strict=True)]
 
@@ -96,6 +96,13 @@ class Denoiser:
         if place.device.type != "cpu":
             return math.inf
         return float(sum(weights.numel() for weights in self.network.module.parameters()))
+
+    def even_out(self, guidance: Guidance) -> Guidance:
+        """The same with cues of one length where that is cheap, so that each step finds them as they are."""
+        cues = self.level(guidance)
+        count = len(guidance.positive.cues)
+        negative = Conditioning(tuple(cues[count:])) if len(cues) > count else guidance.negative
+        return replace(guidance, positive=Conditioning(tuple(cues[:count])), negative=negative)
 
     def level(self, guidance: Guidance) -> list[Cue]:
         """The cues that must be predicted, of one length where that is cheap."""
@@ -182,7 +189,7 @@ def predict_all(denoiser: Denoiser, run: Sampling) -> Generator[Prediction, Tens
     A large batch is asked for in slices, so that others get their turn between them; the first of the batch comes last,
     since it is the one that is shown when the step is complete.
     """
-    evaluations = sample(run)
+    evaluations = sample(replace(run, guidance=denoiser.even_out(run.guidance)))
     try:
         evaluation = next(evaluations)
         while True:

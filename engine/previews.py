@@ -95,6 +95,7 @@ def render_preview(latent: Tensor, projection: Projection) -> bytes:
 
 def _open_memory() -> IO[bytes]:
     """A file in memory, where there are such: Pillow keeps all threads waiting while it encodes into anything else."""
-    if hasattr(os, "memfd_create"):
+    try:
         return os.fdopen(os.memfd_create("preview"), "w+b", buffering=0)
-    return io.BytesIO()
+    except (AttributeError, OSError):  # not Linux, forbidden by a sandbox, or too many files are open
+        return io.BytesIO()

@@ -19,8 +19,16 @@ def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     return tensor.to(device, dtype or tensor.dtype)
 
 
+def keep(tensor: Tensor) -> Tensor:
+    """The tensor where it is, if threads may ask for it there while others are at work; else on the CPU.
+
+    Apple's devices end the process that asks them from two threads, and lack some of what samplers compute.
+    """
+    return tensor if tensor.is_cuda else tensor.cpu()
+
+
 def fetch(tensor: Tensor) -> Tensor:
-    """The tensor as soon as the device has made it. Any thread may ask; it sleeps until then, where it would spin."""
+    """What was kept, as soon as it is made. Any thread may ask; it sleeps until then, where it would spin."""
     if not tensor.is_cuda:
         return tensor.to("cpu", torch.float32)
     with torch.cuda.device(tensor.device):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from engine.conditioning import Conditioning
 from engine.device import Device
 from engine.latents import Latent
+from engine.memory import is_lost
 from engine.models import Handle, Models
 from engine.nodes.spec import Context, Input, Node, Output, Preview
 from engine.samplers import SAMPLERS, find_sampler
@@ -130,7 +131,6 @@ def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Samp
     from engine.pipelines import predict_all
     from engine.previews import offer_preview
     from engine.sampling import is_finite
-    from engine.transfer import fetch
 
     projection = context.service(Models).projection(model) if context.previews else None
     steps: Queue[tuple[Prediction, Tensor] | None] = Queue(_AHEAD)
@@ -144,15 +144,27 @@ def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Samp
             preview = None
             if projection is not None:
                 # The first of a batch, as in ComfyUI.
-                shown = replace(evaluation, latent=fetch(evaluation.latent[:1]))
-                expected = denoiser.scale.leave(shown.estimate(fetch(prediction[:1])))[0]
+                shown = replace(evaluation, latent=_fetch(context, evaluation.latent[:1]))
+                expected = denoiser.scale.leave(shown.estimate(_fetch(context, prediction[:1])))[0]
                 drawn = offer_preview(expected, projection)
                 preview = None if drawn is None else Preview("jpeg", drawn)
             context.progress(evaluation.step, evaluation.steps, preview)
-        finished = fetch(future.result())
+        finished = _fetch(context, future.result())
     if not is_finite(finished):
         raise FloatingPointError("what the model has predicted is not finite")
     return finished
+
+
+def _fetch(context: Context, tensor: "Tensor") -> "Tensor":
+    """The tensor on the CPU. An accelerator that is lost is seen here first, and answers nobody from then on."""
+    from engine.transfer import fetch
+
+    try:
+        return fetch(tensor)
+    except RuntimeError as error:
+        if is_lost(error):
+            context.service(Device).doubt()
+        raise
 
 
 def _offer(steps: "Queue[Step]", step: Step) -> None:

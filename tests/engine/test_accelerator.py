@@ -47,6 +47,8 @@ FLOW_WISHES = [
 # How far a latent may be from what the processor makes of it in float32, and from what it is without neighbours, in
 # standard deviations. Untrained networks pass on whatever they are given, so that short formats show.
 APART = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.2}
+# Pixels within 1 of 255 of what they are without neighbours.
+ALIKE = {"float32": 0.999, "float16": 0.99, "bfloat16": 0.8}
 
 
 @pytest.fixture(params=["float32", "float16", "bfloat16"])
@@ -84,10 +86,6 @@ def test_latents_are_those_of_the_processor_whatever_the_sampler(
     there, here = draw(gpu, loaded, WISHES), draw(device, models, WISHES)
     apart = {wish.sampler: measure(one, other) for wish, (one, _), (other, _) in zip(WISHES, there, here, strict=True)}
     print(dtype, {sampler: f"{each:.1e}" for sampler, each in apart.items()})
-    pixels = [
-        float(((one - other).abs() <= 2 / 255).float().mean()) for (_, one), (_, other) in zip(there, here, strict=True)
-    ]
-    print(dtype, "pixels", [f"{share:.3f}" for share in pixels])
     assert all(latent.device.type == "cpu" for latent, _ in there)
     assert max(apart.values()) <= APART[dtype]
 
@@ -111,12 +109,10 @@ def test_a_latent_hardly_depends_on_its_neighbours(gpu: Device, checkpoints: Pat
     together = draw(gpu, loaded, WISHES)
     alone = [draw(gpu, loaded, [wish])[0] for wish in WISHES]
     apart = [measure(one, other) for (one, _), (other, _) in zip(together, alone, strict=True)]
-    pixels = [
-        float(((one - other).abs() <= 1 / 255).float().mean())
-        for (_, one), (_, other) in zip(together, alone, strict=True)
-    ]
+    pixels = [share(one, other) for (_, one), (_, other) in zip(together, alone, strict=True)]
     print(dtype, "company", f"{max(apart):.1e}", "pixels", f"{min(pixels):.3f}")
     assert max(apart) <= APART[dtype]
+    assert min(pixels) >= ALIKE[dtype]
 
 
 def test_what_a_mask_keeps_is_kept_to_the_bit(checkpoints: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.device import EXIT_CODE, Device, DeviceEnded, Place
+from engine.device import EXIT_CODE, Course, Device, DeviceEnded, Place
 from engine.memory import OutOfMemoryError
 
 DEADLINE = 30.0
@@ -448,6 +448,36 @@ with Device() as device:
     ended = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, check=False)
     assert ended.returncode == EXIT_CODE
     assert b"device thread has ended" in ended.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_accelerator_that_is_lost_in_a_course_ends_the_thread_and_leaves_nobody_waiting() -> None:
+    ended = threading.Event()
+
+    def course(error: BaseException | None) -> Course[str]:
+        yield Company([], 1)
+        if error is not None:
+            raise error
+        yield Company([], 2)
+        return "done"
+
+    device = Device(on_end=ended.set)
+    with device:
+        hold = hold_back(device)
+        lost = RuntimeError("CUDA error: an illegal memory access was encountered")
+        ends = [device.follow(course(error), lambda *_: None) for error in (None, lost, None)]
+        hold.release.set()
+        for end in ends:
+            with pytest.raises((RuntimeError, DeviceEnded)):
+                end.result(DEADLINE)
+        assert ended.wait(DEADLINE)
+
+
+def test_whoever_doubts_a_device_that_is_well_or_closed_changes_nothing() -> None:
+    with Device() as device:
+        device.doubt()
+        assert device.submit(Note([], 7)).result(DEADLINE) == 7
+    device.doubt()
 
 
 def test_the_memory_is_looked_at_now_and_then_and_after_what_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:

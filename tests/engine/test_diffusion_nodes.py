@@ -320,3 +320,20 @@ def test_declaring_nodes_takes_no_torch() -> None:
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
+
+
+@pytest.mark.parametrize(("message", "doubts"), [("CUDA error: misaligned address", 1), ("no", 0)])
+def test_whoever_sees_first_that_the_accelerator_is_lost_has_the_device_look(
+    message: str, doubts: int, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubted: list[int] = []
+
+    def fail(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("engine.transfer.fetch", fail)
+    with Device() as device:
+        monkeypatch.setattr(device, "doubt", lambda: doubted.append(1))
+        with pytest.raises(RuntimeError, match=message):
+            draw(RecordingContext(device, models))
+    assert len(doubted) == doubts

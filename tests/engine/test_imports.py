@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +81,28 @@ def test_what_is_imported_stays_as_it_is_and_what_is_not_there_is_not_made_up(pa
     assert "outside.nowhere" not in sys.modules
 
 
+def test_a_package_that_fails_as_it_opens_says_why_each_time(package: str, tmp_path: Path) -> None:
+    (tmp_path / "outside" / "inside" / "__init__.py").write_text("raise RuntimeError('broken')\n")
+    close(package)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken"):
+            _ = sys.modules[package].name
+
+
+def test_who_asks_while_another_opens_a_package_waits_for_it(package: str, tmp_path: Path) -> None:
+    lines = ("import threading", "begun.set()", "assert asked.wait(30)", "name = 'open'")
+    (tmp_path / "outside" / "inside" / "__init__.py").write_text("\n".join(lines))
+    close(package)
+    module: Any = sys.modules[package]
+    module.begun, module.asked = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(getattr, module, "name")
+        assert module.begun.wait(30)
+        second = threads.submit(getattr, module, "name")
+        module.asked.set()
+        assert [first.result(30), second.result(30)] == ["open", "open"]
+
+
 def test_what_is_hidden_is_not_there_until_the_block_ends(package: str) -> None:
     with hidden("outside", "sys", "nowhere"):
         with pytest.raises(ModuleNotFoundError):
@@ -88,6 +113,17 @@ def test_what_is_hidden_is_not_there_until_the_block_ends(package: str) -> None:
     assert still is sys
     assert outside.__file__
     assert "nowhere" not in sys.modules
+
+
+def test_what_other_code_has_imported_before_stays_as_it_is() -> None:
+    program = """
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+from engine.models import Preload
+Preload().perform(None)
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers.models.clip.modeling_clip import CLIPTextModel
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], timeout=120, check=True)
 
 
 def test_libraries_are_whole_after_the_engine_has_imported_what_it_needs() -> None:

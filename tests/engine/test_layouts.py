@@ -1,14 +1,22 @@
 """Rows that say what to draw are laid out once for a company that stays together."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from engine.conditioning import Cue
-from engine.device import Place
+from engine.conditioning import Conditioning, Cue
+from engine.device import Device, Place
 from engine.layouts import Layouts
+from engine.models import Handle, Models
+from engine.networks import Unet
+from engine.noise import seed_items
+from engine.pipelines import predict_all
+from engine.sampling import Guidance, Sampling
+from engine.schedules import space_sigmas
+from tests.engine.waiting import PATIENCE
 
 PLACE = Place(torch.device("cpu"), torch.float32)
 CUES = [Cue(torch.full((1, 2, 3), float(number))) for number in range(4)]
@@ -71,3 +79,29 @@ def test_what_cannot_be_laid_out_is_not_held(layer: Layer) -> None:
             layouts.find(fail, PLACE, CUES[:1], [1])
     layouts.find(layer, PLACE, CUES[:1], [1])
     assert layer.asked == 1
+
+
+def test_texts_of_different_lengths_are_laid_out_once_as_well(device: Device, models: Models) -> None:
+    """Their cues are made equally long, which each step would do anew."""
+    laid: list[int] = []
+    denoiser = models.denoiser(Handle("tiny", "model"))
+
+    @dataclass(frozen=True)
+    class Counting(Unet):
+        def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+            laid.append(len(cues))
+            return Unet.lay_out(self, place, cues, sizes)
+
+    counting = replace(denoiser, network=Counting(denoiser.network.module), layouts=Layouts())
+    long, short = (Conditioning.of(torch.randn(1, tokens, 32)) for tokens in (154, 77))
+    run = Sampling(
+        latent=torch.zeros(1, 4, 8, 8),
+        generators=seed_items(1, [0]),
+        sampler="euler",
+        sigmas=space_sigmas(denoiser.schedule, "normal", 5),
+        schedule=denoiser.schedule,
+        prediction_type=denoiser.prediction_type,
+        guidance=Guidance(long, short, 3.0),
+    )
+    device.follow(predict_all(counting, run), lambda *_: None).result(PATIENCE)
+    assert laid == [2]

@@ -1,6 +1,7 @@
 """Previews: the size that ComfyUI has, and the colours that the autoencoder would give."""
 
 import io
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -91,3 +92,13 @@ def test_one_that_fails_does_not_keep_others_waiting() -> None:
         with pytest.raises(RuntimeError):
             offer_preview(torch.zeros(3, 8, 8), COLOURS)
     assert offer_preview(torch.zeros(4, 8, 8), COLOURS) is not None
+
+
+@pytest.mark.parametrize("reason", [OSError(38, "Function not implemented"), OSError(24, "Too many open files")])
+def test_a_preview_needs_no_file_in_memory(reason: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> int:
+        raise reason
+
+    expected = render_preview(torch.zeros(4, 8, 8), COLOURS)
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    assert render_preview(torch.zeros(4, 8, 8), COLOURS) == expected
