@@ -16,7 +16,10 @@ from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
+from engine.turns import take_turn
+
 _opening = threading.RLock()  # who asks for a name while another thread opens the package waits, as for an import
+_PATIENCE = 30.0  # seconds; two threads that wait for each other's imports would wait for good
 
 
 class _Closed(ModuleType):
@@ -28,8 +31,8 @@ class _Closed(ModuleType):
         lacking = AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if name.startswith("__"):  # asked for by whoever looks through all modules
             raise lacking
-        with _opening:
-            if not self._opened and self.__spec__ is not None and self.__spec__.loader is not None:
+        with take_turn(_opening, _PATIENCE) as mine:
+            if mine and not self._opened and self.__spec__ is not None and self.__spec__.loader is not None:
                 self._opened = True  # before its code runs, which may ask for what it has not made yet
                 try:
                     self.__spec__.loader.exec_module(self)

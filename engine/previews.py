@@ -8,8 +8,6 @@ Invariant: the cost does not depend on the size of the model; the colours are th
 import io
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from engine.device import Place
 from engine.pipelines import Autoencoder
+from engine.turns import take_turn
 
 LONGER_SIDE = 512  # ComfyUI 0.3.64's --preview-size
 _QUALITY = 95  # ComfyUI's
@@ -64,19 +63,8 @@ def offer_preview(latent: Tensor, projection: Projection) -> bytes | None:
 
     One at a time, they take no more of the machine than it can spare: the next pass comes first.
     """
-    with _turn(_drawing, _PATIENCE) as mine:
+    with take_turn(_drawing, _PATIENCE) as mine:
         return render_preview(latent, projection) if mine else None
-
-
-@contextmanager
-def _turn(lock: threading.Lock, patience: float) -> Iterator[bool]:
-    """Whether the lock was to be had in time; it is let go of at the end of the block."""
-    mine = lock.acquire(timeout=patience)
-    try:
-        yield mine
-    finally:
-        if mine:
-            lock.release()
 
 
 def render_preview(latent: Tensor, projection: Projection) -> bytes:
