@@ -29,7 +29,7 @@ from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.media import media_inputs
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
 from converter.core.order import Order, Part, Selection
-from converter.core.template import Template, examine, examine_outputs, fill, schema
+from converter.core.template import Template, examine, fill, schema
 from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotAcceptable, NotFound
 from converter.media.outputs import Item
@@ -292,10 +292,8 @@ class Native:
 
 
 def _examine(template: Template, document: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
-    inputs, outputs = document.get("inputs", {}), document.get("outputs")
-    problems = list(examine(template, inputs)) if isinstance(inputs, dict) else []
-    nodes = outputs.get("nodes") if isinstance(outputs, dict) else None
-    return problems + examine_outputs(template, nodes) if isinstance(nodes, list) else problems
+    inputs = document.get("inputs", {})
+    return examine(template, inputs) if isinstance(inputs, dict) else ()
 
 
 def _refuse_strays(order: Order) -> None:

@@ -7,11 +7,11 @@ Invariant: what `schema` calls valid, `fill` takes. The workflow of a template i
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converter.core.workflow import Graph, replace_inputs
+from converter.core.workflow import Graph, explain, refuse, replace_inputs
 from converter.errors import InvalidRequest
 
 Place = tuple[str, str]
@@ -79,11 +79,16 @@ class Template:
     def select(self, asked: list[str] | None) -> tuple[str, ...] | None:
         """The nodes that a caller wants, who may call them by name: all that have names if nothing is asked.
 
-        None is whatever the workflow makes. What is no name counts as a node's id.
+        None is whatever the workflow makes. What is no name counts as a node's id. Where outputs have names, raises
+        InvalidWorkflow for what is neither.
         """
         nodes = {output.name: output.node_id for output in self.outputs}
         if asked is None:
             return tuple(nodes.values()) or None
+        if nodes and (unknown := [name for name in asked if name not in nodes and name not in self.workflow]):
+            error = explain("unknown_node", f"The template has no output of this name; it has {', '.join(nodes)}")
+            entry = {"class_type": None, "errors": [error]}
+            raise refuse("The outputs asked for can't be had", dict.fromkeys(unknown, entry))
         return tuple(dict.fromkeys(nodes.get(name, name) for name in asked))
 
 
@@ -201,18 +206,6 @@ def examine(template: Template, inputs: Mapping[str, object]) -> list[Mapping[st
             problems.append(_problem(hole.name, objection))
     known = {hole.name for hole in template.inputs}
     return problems + [_problem(name, "is no input of this template") for name in inputs if name not in known]
-
-
-def examine_outputs(template: Template, asked: Sequence[object]) -> list[Mapping[str, str]]:
-    """Everything that is asked for as an output and is neither named so nor a node of the workflow."""
-    names = [output.name for output in template.outputs]
-    known = {*names, *template.workflow}
-    has = f", which has {', '.join(names)}" if names else ""
-    return [
-        {"pointer": f"/outputs/nodes/{place}", "detail": f"is no output of this template{has}"}
-        for place, name in enumerate(asked)
-        if isinstance(name, str) and name not in known
-    ]
 
 
 def _supply(hole: Input, draw_seed: Callable[[], int]) -> Any:

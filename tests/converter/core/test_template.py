@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.template import MAX_SEED, NamedOutput, Template, examine_outputs, fill, schema
+from converter.core.template import MAX_SEED, NamedOutput, Template, fill, schema
 from converter.core.template_toml import Problem, TemplateError, find_folder, parse
 from converter.core.workflow import check
-from converter.errors import InvalidRequest
+from converter.errors import InvalidRequest, InvalidWorkflow
 from tests.converter.core.documents import drafts, values
 
 SHIPPED = Path(__file__).parents[3] / "workflows"
@@ -326,17 +326,16 @@ def test_outputs_are_asked_for_by_name() -> None:
     named = parse("t", WORKFLOW, {"outputs": {"picture": {"node": "1"}, "mask": {"node": "2", "description": "m"}}})
     assert named.outputs == (NamedOutput("picture", "1"), NamedOutput("mask", "2", "m"))
     assert named.select(None) == ("1", "2")
-    assert named.select(["mask", "2", "3", "no"]) == ("2", "3", "no")
+    assert named.select(["mask", "2", "3"]) == ("2", "3")
 
 
-def test_an_output_that_there_is_not_is_told_with_those_that_there_are() -> None:
+def test_outputs_that_there_are_not_are_told_with_those_that_there_are() -> None:
     plain = parse("t", WORKFLOW, {})
     named = parse("t", WORKFLOW, {"outputs": {"picture": {"node": "1"}, "mask": {"node": "2"}}})
-    assert examine_outputs(named, ["mask", "2", 7, "no", "none"]) == [
-        {"pointer": f"/outputs/nodes/{place}", "detail": "is no output of this template, which has picture, mask"}
-        for place in (3, 4)
-    ]
-    assert [problem["detail"] for problem in examine_outputs(plain, ["1", "no"])] == ["is no output of this template"]
+    with pytest.raises(InvalidWorkflow, match="it has picture, mask") as caught:
+        named.select(["mask", "2", "no", "none"])
+    assert list(caught.value.extensions["node_errors"]) == ["no", "none"]
+    assert plain.select(["no"]) == ("no",), "whether it is a node is looked at later"
 
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio"])
