@@ -108,6 +108,8 @@ class Cases:
     async def _write_down(self, run: Run) -> None:
         """Put how a job ended into the ledger; where that fails it is known as long as the service runs."""
         name = run.order.scope, run.id
+        if name not in self._live:  # whoever was writing when the service began to end has done it
+            return
         try:
             await self._ledger.update(self._observe(*name).record)
         except Unkept as error:
