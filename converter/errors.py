@@ -99,6 +99,12 @@ class NotAcceptable(Fault):
     status, code, title, retry = 406, "not_acceptable", "Not acceptable", "never"
 
 
+class RangeNotSatisfiable(Fault):
+    """No byte of the file lies in the range that is asked for (RFC 9110 section 15.5.17)."""
+
+    status, code, title, retry = 416, "range_not_satisfiable", "Range not satisfiable", "never"
+
+
 class InvalidWorkflow(Fault):
     """The workflow was refused by our own checks or by the engine; `node_errors` says why, node by node."""
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from converter.core import sse
 from converter.core.negotiation import Wish
@@ -74,7 +74,7 @@ def render_as(fault: Fault, document: Mapping[str, Any], content_type: str = "ap
         headers["x-should-retry"] = "false"
     if isinstance(fault, Unauthorized):  # RFC 6750 section 3: no error is named to who has given no key
         headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if fault.given else "")
-    for header, member in (("Location", "location"), ("Allow", "allow")):
+    for header, member in (("Location", "location"), ("Allow", "allow"), ("Content-Range", "content_range")):
         if member in fault.extensions:
             headers[header] = fault.extensions[member]
     response = web.Response(status=fault.status, text=json.dumps(document), content_type=content_type, headers=headers)
@@ -96,17 +96,12 @@ async def send_raw(request: web.Request, run: Run, items: Sequence[Item], wish: 
     """
     headers = {"X-Job-Id": run.id}
     if len(items) == 1 and (content_type := _call(items[0], wish)):
-        return await send_item(request, items[0], headers | {"Content-Type": content_type})
+        headers |= {"Content-Type": content_type, "Content-Disposition": disposition(items[0].output.name)}
+        return await send(request, _Single(items[0]), headers)
     if wish.several is None:
         raise _not_acceptable(items, place)
     body = ZipBody(items, f"{run.id}.zip") if wish.several == "zip" else MultipartBody(items)
     return await send(request, body, headers | body.headers)
-
-
-async def send_item(request: web.Request, item: Item, headers: Mapping[str, str]) -> web.StreamResponse:
-    """The bytes of one output, as what it is unless the headers say otherwise."""
-    about = {"Content-Type": item.output.content_type, "Content-Disposition": disposition(item.output.name)}
-    return await send(request, _Single(item), {**about, **headers})
 
 
 def _call(item: Item, wish: Wish) -> str | None:
@@ -138,7 +133,12 @@ class _Single:
 
 
 async def send(request: web.Request, body: Body, headers: Mapping[str, str], status: int = 200) -> web.StreamResponse:
-    """An answer whose body may be large; raises EngineFailed, or aborts it where it is broken midway."""
+    """An answer whose body may be large; raises EngineFailed, or aborts it where it is broken midway.
+
+    To a HEAD only the headers go, of a body that isn't read.
+    """
+    if request.method == hdrs.METH_HEAD:
+        return web.Response(status=status, headers={**headers, hdrs.CONTENT_LENGTH: str(len(body))})
     if len(body) <= SMALL:
         return web.Response(status=status, body=await _join(body), headers=headers)
     response = web.StreamResponse(status=status, headers=headers)

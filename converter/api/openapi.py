@@ -30,8 +30,8 @@ from converter.errors import (
 ABOUT = """Synchronous HTTP in front of an asynchronous diffusion engine such as ComfyUI.
 
 What goes wrong is told as problem details (RFC 9457) with a stable `code`, on every route. JSON is UTF-8; fields that
-a request has and this document has not are refused, while answers may get new ones. But for jobs and outputs, HEAD
-answers what GET does, without the body.
+a request has and this document has not are refused, while answers may get new ones. But for jobs, HEAD answers what GET
+does, without the body.
 """
 
 ALWAYS = ("X-Request-Id", "Server-Timing")

@@ -34,6 +34,7 @@ from converter.errors import (
     NotFound,
     OutOfMemory,
     QueueFull,
+    RangeNotSatisfiable,
     RequestTimeout,
     Shed,
     Starting,
@@ -99,6 +100,12 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         "is passed over.",
         "schema": TEXT,
     },
+    "Range": {
+        "in": "header",
+        "description": "RFC 9110, section 14: `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-COUNT` asks for a part. "
+        "Anything else, several ranges, and a range with `If-Range` are passed over.",
+        "schema": TEXT,
+    },
     "id": {"in": "path", "required": True, "description": "The job's id.", "schema": TEXT},
     "reference": {"in": "path", "required": True, "description": "As a link has it.", "schema": TEXT},
     "name": {"in": "path", "required": True, "description": "The template's name.", "schema": TEXT},
@@ -116,6 +123,12 @@ HEADERS: Mapping[str, Mapping[str, Any]] = {
     },
     "X-Job-Id": {"description": "The job's id, where the body does not tell it.", "schema": TEXT},
     "Content-Disposition": {"description": "With the file's name, where the body is one file.", "schema": TEXT},
+    "Accept-Ranges": {"description": "`bytes`: parts may be asked for.", "schema": {"const": "bytes"}},
+    "Content-Range": {
+        "required": True,
+        "description": "Which bytes these are, and of how many.",
+        "schema": {"type": "string", "pattern": "^bytes [0-9]+-[0-9]+/[0-9]+$"},
+    },
     "Idempotency-Replayed": {
         "description": "`true`: the job of this Idempotency-Key had ended before the request came.",
         "schema": {"const": "true"},
@@ -296,10 +309,15 @@ _NATIVE: Mapping[tuple[str, str], Operation] = {
         "show_output",
         "outputs",
         "Fetch an output by its link",
-        {200: Answer("The bytes.", {"*/*": BINARY}, ("Content-Disposition",))},
+        {
+            200: Answer("The bytes.", {"*/*": BINARY}, ("Content-Disposition", "Accept-Ranges")),
+            206: Answer(
+                "The bytes of the range.", {"*/*": BINARY}, ("Content-Disposition", "Accept-Ranges", "Content-Range")
+            ),
+        },
         "Links come with `outputs.delivery` `url`. They need no key: whoever has one may fetch the output.",
-        parameters=("reference",),
-        faults=(NotFound, Expired, EngineFailed),
+        parameters=("reference", "Range"),
+        faults=(NotFound, Expired, RangeNotSatisfiable, EngineFailed),
     ),
     ("POST", "/v1/jobs/{id}/cancel"): Operation(
         "cancel_job",

@@ -1,21 +1,17 @@
 """Outputs under links: whoever has one fetches the bytes, without a key.
 
-Leaves to others: what a link is (`core.references`) and where the bytes come from (`jobs`). Invariant: what is sent
-can do nothing in the reader's name, whatever it is: pictures may be programs (SVG).
+Leaves to others: what a link is (`core.references`), where the bytes come from (`jobs`), how they are sent (`files`).
 """
 
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from converter.api.answers import send_item
+from converter.api.files import send_file
 from converter.jobs import Jobs
 from converter.media.links import PATH
 
 ROUTE = PATH + "{reference}"
-
-HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
-"""For browsers: a page of its own origin, without scripts, that is what it says it is."""
 
 
 class Outputs:
@@ -26,11 +22,11 @@ class Outputs:
 
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
-        return [web.get(ROUTE, self.show, allow_head=False)]
+        return [web.get(ROUTE, self.show)]
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """`GET /v1/outputs/REFERENCE`."""
+        """`GET` and `HEAD /v1/outputs/REFERENCE`."""
         async with AsyncExitStack() as stack:
             item, seconds = await self._jobs.follow(request.match_info["reference"], stack)
-            headers = HARMLESS | {"Cache-Control": f"private, max-age={seconds}"}
-            return await send_item(request, item, headers)
+            output, headers = item.output, {"Cache-Control": f"private, max-age={seconds}"}
+            return await send_file(request, item, item.size, output.content_type, output.name, headers)

@@ -297,6 +297,7 @@ def _describe_problem() -> Schema:
         "nodes": _about(_list(TEXT), "The nodes that would answer."),
         "location": _about(TEXT, "Where the result is."),
         "allow": TEXT,
+        "content_range": _about(TEXT, "How many bytes the file has, as `bytes */COUNT`."),
         "seconds": _about(_COUNT, "For how long the workflow is refused."),
     }
     members = {

@@ -5,17 +5,16 @@ Leaves sending to others. Invariant: a range that is given lies within the conte
 
 import re
 
+from converter.errors import RangeNotSatisfiable
+
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.IGNORECASE | re.ASCII)
-
-
-class Unsatisfiable(ValueError):
-    """The range lies outside the content."""
 
 
 def read_range(header: str | None, size: int) -> tuple[int, int] | None:
     """Begin and end (exclusive) of the one range that a `Range` header asks for; None: the whole.
 
-    Other units, several ranges and what can't be read are passed over, as section 14.2 allows. Raises Unsatisfiable.
+    Other units, several ranges and what can't be read are passed over, as section 14.2 allows. Raises
+    RangeNotSatisfiable.
     """
     found = None if header is None else _RANGE.fullmatch(header.strip())
     if found is None or found.groups() == ("", ""):
@@ -28,5 +27,5 @@ def read_range(header: str | None, size: int) -> tuple[int, int] | None:
         if last and int(last) < begin:
             return None
     if begin >= end:
-        raise Unsatisfiable
+        raise RangeNotSatisfiable(f"none of its {size} bytes lies in this range", content_range=f"bytes */{size}")
     return begin, end

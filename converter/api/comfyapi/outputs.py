@@ -8,7 +8,7 @@ nothing.
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urljoin
 
 from converter.core.comfyapi import MOUNT, Named, Record, show_output, show_time
@@ -16,21 +16,10 @@ from converter.core.seals import seal, unseal
 from converter.errors import Expired, Fault, NotFound
 from converter.jobs import Jobs
 from converter.ledger import Ledger
-from converter.media.outputs import Item
+from converter.media.outputs import Item, OpenFile
 
 KIND = "comfyapi-output-1"
 """Name and number of what is sealed."""
-
-
-class Source(Protocol):
-    """Content that can be read once; `size` in bytes, None where it is not known."""
-
-    @property
-    def size(self) -> int | None:
-        """Bytes."""
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The content in pieces."""
 
 
 class Held:
@@ -97,7 +86,7 @@ class Outputs:
         said = unseal(self._secret, KIND, reference)
         return None if said is None else Named.decode(said)
 
-    async def open(self, named: Named, stack: AsyncExitStack) -> Source:
+    async def open(self, named: Named, stack: AsyncExitStack) -> OpenFile:
         """The content of an output; raises NotFound where it is gone, and EngineFailed."""
         held = self._find_held(named)
         if held is not None:

@@ -18,13 +18,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import BaseModel, ConfigDict, Field
 
 from converter.api import work
-from converter.api.answers import JOB_ID, KEY_NAME, render_as, send, send_item
+from converter.api.answers import JOB_ID, KEY_NAME, render_as, send
 from converter.api.bodies import read_form, read_json, validate
 from converter.api.comfyui.ears import Ears
 from converter.api.comfyui.prompts import Prompt, Prompts, fault_of
 from converter.api.comfyui.uploads import Sent, Uploads, join
 from converter.api.dialects import Hall
-from converter.api.outputs import HARMLESS
+from converter.api.files import HARMLESS, send_file
 from converter.api.requests import ExtraData, Id, lacking
 from converter.api.turnstile import Turnstile
 from converter.core import comfyui
@@ -255,7 +255,7 @@ class Passthrough:
                 async with AsyncExitStack() as stack:
                     items = await self._hall.jobs.reopen(run, stack)
                     item = next(each for each in items if _is(each.output.file, wanted))
-                    return await send_item(request, item, HARMLESS)
+                    return await send_file(request, item, item.size, item.output.content_type, item.output.name, {})
         raise NotFound("no prompt here has made a file of this name")
 
     async def upload(self, request: web.Request) -> web.Response:

@@ -88,6 +88,53 @@ async def test_large_files_stream_through_and_break_visibly(
         assert source.files == 0
 
 
+async def test_a_link_gives_parts_as_players_of_videos_ask_for_them(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(3 * 2**20 + 1)
+    monkeypatch.setattr("converter.fitting.EngineFiles", lambda client: source)
+    async with converter(engine.url, deliveries=1) as caller:
+        url, whole = link(await caller.run(picture(1), outputs=URL)), content(source.size)
+        for asked, first, last in (
+            ("bytes=0-1", 0, 1),
+            ("bytes=1048000-2100000", 1048000, 2100000),
+            ("bytes=3145728-", 3145728, 3145728),
+            ("bytes=-5", source.size - 5, source.size - 1),
+        ):
+            part = await caller.get(url, Range=asked)
+            assert part.status == 206
+            assert part.body == whole[first : last + 1]
+            assert part.headers["Content-Range"] == f"bytes {first}-{last}/{source.size}"
+            assert part.headers["Content-Type"] == "image/png"
+            assert "sandbox" in part.headers["Content-Security-Policy"]
+            assert source.files == 0
+        beyond = await caller.get(url, Range=f"bytes={source.size}-")
+        assert (beyond.status, beyond.code) == (416, "range_not_satisfiable")
+        assert beyond.headers["Content-Range"] == f"bytes */{source.size}"
+        for headers in ({"Range": "bytes=0-1,4-5"}, {"Range": "bytes=0-1", "If-Range": '"x"'}):
+            reply = await caller.get(url, **headers)
+            assert (reply.status, reply.body, reply.headers["Accept-Ranges"]) == (200, whole, "bytes")
+        source.breaks_at = 2**20
+        with pytest.raises(Exception, match=r"payload|reset|closed"):
+            await caller.get(url, Range="bytes=500000-2000000")
+
+
+@pytest.mark.parametrize("size", [300, 2**20])
+async def test_a_link_tells_of_the_bytes_without_sending_them(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    source = Source(size)
+    monkeypatch.setattr("converter.fitting.EngineFiles", lambda client: source)
+    async with converter(engine.url) as caller:
+        url = link(await caller.run(picture(1), outputs=URL))
+        source.breaks_at = 0
+        for _ in range(2):
+            reply = await caller.ask("HEAD", url, {"Range": "bytes=0-1"})
+            assert (reply.status, reply.body) == (200, b"")
+            assert int(reply.headers["Content-Length"]) == size
+            assert reply.headers["Content-Type"] == "image/png"
+
+
 async def test_no_log_line_has_a_link_in_it(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
     url = link(await caller.run(picture(1), outputs=URL))
     await caller.get(url)

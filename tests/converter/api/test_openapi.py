@@ -34,6 +34,7 @@ CONTRACT = {
     410: {"expired"},
     413: {"too_large"},
     415: {"unsupported_media_type"},
+    416: {"range_not_satisfiable"},
     422: {"invalid_workflow", "invalid_input", "execution_failed", "idempotency_mismatch"},
     429: {"queue_full", "shed", "deadline_unmeetable", "rate_limited"},
     500: {"internal"},
@@ -426,6 +427,16 @@ async def test_a_result_that_does_not_fit_is_named_where_it_is(caller: Caller, d
     assert reply.code == "not_acceptable"
     document.judge("POST", "/v1/run", reply)
     document.judge("GET", "/v1/jobs/{id}", await caller.get(reply.headers["Location"]))
+
+
+async def test_links_are_as_described(caller: Caller, document: Document) -> None:
+    reply = await caller.run(picture(1), outputs={"delivery": "url"})
+    document.judge("POST", "/v1/run", reply)
+    url = reply.document["outputs"][0]["url"]
+    for asked, status in (("", 200), ("bytes=0-7", 206), ("bytes=9999-", 416)):
+        reply = await caller.get(url, **({"Range": asked} if asked else {}))
+        assert reply.status == status
+        document.judge("GET", "/v1/outputs/{reference}", reply)
 
 
 async def test_refusals_are_as_described(engine: FakeEngine) -> None:

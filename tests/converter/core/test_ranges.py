@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.ranges import Unsatisfiable, read_range
+from converter.core.ranges import read_range
+from converter.errors import RangeNotSatisfiable
 
 SIZES = st.integers(0, 10**6)
 
@@ -15,7 +16,7 @@ def test_a_range_is_what_lies_between_its_ends(size: int, first: int, last: int)
     if last < first:
         assert read_range(header, size) is None
     elif first >= size:
-        with pytest.raises(Unsatisfiable):
+        with pytest.raises(RangeNotSatisfiable):
             read_range(header, size)
     else:
         assert read_range(header, size) == (first, min(last + 1, size))
@@ -25,7 +26,7 @@ def test_a_range_is_what_lies_between_its_ends(size: int, first: int, last: int)
 def test_an_end_may_be_left_out(size: int, number: int) -> None:
     for header, expected in ((f"bytes={number}-", (number, size)), (f"bytes=-{number}", (max(0, size - number), size))):
         if expected[0] >= expected[1]:
-            with pytest.raises(Unsatisfiable):
+            with pytest.raises(RangeNotSatisfiable):
                 read_range(header, size)
         else:
             assert read_range(header, size) == expected
@@ -47,6 +48,6 @@ def test_units_are_read_in_any_case(header: str) -> None:
 def test_any_header_gives_a_range_within_the_content(header: str, size: int) -> None:
     try:
         found = read_range(header, size)
-    except Unsatisfiable:
+    except RangeNotSatisfiable:
         return
     assert found is None or 0 <= found[0] < found[1] <= size
