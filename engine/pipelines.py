@@ -3,8 +3,8 @@
 For: noise prediction with guidance, and the way between pictures and latents, and text encoding, each as a request that
 the device thread performs, for one caller or for many in one pass. Leaves what a network takes to `networks`, texts to
 `texts`, loading to `models`, and the order of requests and their company to `device`.
-Invariant: what goes in and comes out is float32; predictions come out on the device, all else on the CPU; no row of a
-pass influences another.
+Invariant: what goes in and comes out is float32, and comes out where `transfer.keep` has it; no row of a pass
+influences another.
 """
 
 import math
@@ -142,7 +142,7 @@ class Autoencoder:
     def decode(self, place: Place, latents: Tensor, limit: int) -> Tensor:
         """Pictures [batch, height, width, 3] in 0..1 of latents [batch, channels, height / 8, width / 8]."""
         pictures = run_split(
-            lambda part: self.vae.decode(part.to(place.device), return_dict=False)[0].cpu(), limit, latents
+            lambda part: keep(self.vae.decode(send(part, place.device), return_dict=False)[0]), limit, latents
         )
         return (pictures / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
@@ -152,7 +152,7 @@ class Autoencoder:
         The mode of what the encoder gives, where ComfyUI draws a sample of it: the same picture has the same latent.
         """
         pixels = pictures.permute(0, 3, 1, 2) * 2 - 1
-        return run_split(lambda part: self.vae.encode(part.to(place.device)).latent_dist.mode().cpu(), limit, pixels)
+        return run_split(lambda part: keep(self.vae.encode(send(part, place.device)).latent_dist.mode()), limit, pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

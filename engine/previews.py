@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.device import Place
 from engine.pipelines import Autoencoder
+from engine.transfer import fetch
 from engine.turns import take_turn
 
 LONGER_SIDE = 512  # ComfyUI 0.3.64's --preview-size
@@ -51,7 +52,7 @@ def fit_projection(autoencoder: Autoencoder, place: Place) -> Projection:
     shape = (_SAMPLES, autoencoder.channels, _PATCHES, _PATCHES)
     patches = autoencoder.scale.leave(torch.randn(shape, generator=generator))
     latents = patches.repeat_interleave(_PATCH, 2).repeat_interleave(_PATCH, 3)
-    pictures = autoencoder.decode(place, latents, _SAMPLES).permute(0, 3, 1, 2)
+    pictures = fetch(autoencoder.decode(place, latents, _SAMPLES)).permute(0, 3, 1, 2)
     colours = torch.nn.functional.interpolate(pictures, size=(_PATCHES, _PATCHES), mode="area")
     known = patches.permute(0, 2, 3, 1).reshape(-1, autoencoder.channels)
     known = torch.cat([known, torch.ones(len(known), 1)], 1)

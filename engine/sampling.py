@@ -19,6 +19,7 @@ from engine.conditioning import Conditioning
 from engine.noise import Path, draw_noise
 from engine.samplers import Sampler, find_sampler
 from engine.schedules import Levels, NoiseSchedule, Schedule
+from engine.transfer import send
 
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "flow"]  # noise, or a velocity of two kinds
 
@@ -120,8 +121,10 @@ def sample(run: Sampling) -> Generator[Evaluation, Tensor, Tensor]:
         asked = own if run.mask is None else _show_kept(own, run.mask, run.latent, noise)
         prediction = yield asked
         if (device := prediction.device) != latent.device:
-            latent, noise, run = latent.to(device), noise.to(device), _move(run, device)
-            own, asked = (replace(each, latent=each.latent.to(device)) for each in (own, asked))
+            latent = send(latent, device)
+            if run.mask is not None:
+                noise, run = send(noise, device), _move(run, run.mask, device)
+                own, asked = (replace(each, latent=send(each.latent, device)) for each in (own, asked))
             if isinstance(path := getattr(scheduler, "noise_sampler", None), Path):
                 path.device = device
         if device.type == "cpu" and not is_finite(prediction):
@@ -137,10 +140,9 @@ def is_finite(tensor: Tensor) -> bool:
     return math.isfinite(float(tensor.sum()))
 
 
-def _move(run: Sampling, device: torch.device) -> Sampling:
-    """The run with what it goes on to need on the device."""
-    mask = None if run.mask is None else run.mask.to(device)
-    return replace(run, latent=run.latent.to(device), mask=mask)
+def _move(run: Sampling, mask: Tensor, device: torch.device) -> Sampling:
+    """The run with what a mask goes on to need on the device."""
+    return replace(run, latent=send(run.latent, device), mask=send(mask, device))
 
 
 def _show_kept(own: Evaluation, mask: Tensor, kept: Tensor, noise: Tensor) -> Evaluation:

@@ -1,7 +1,7 @@
 """T5: the text encoder that Stable Diffusion 3 and Flux have besides CLIP.
 
 For: texts of any length at once, where CLIP takes chunks. Leaves what becomes of its states to `texts`.
-Invariant: what comes out is float32 on the CPU; a text is encoded alone.
+Invariant: what comes out is float32, where `transfer.keep` has it; a text is encoded alone.
 """
 
 import threading
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.device import Place
 from engine.tokens import Tokens, find_tokens
+from engine.transfer import keep, send
 
 _MAX_TOKENS = 32 * 75  # as many as CLIP's encoders take
 
@@ -39,11 +40,13 @@ class T5Tower:
             own = [number for number, tokens in enumerate(texts) if tokens.ids.shape[1] == length]
             changed = {number for number in own if bool((texts[number].weights != 1).any())}
             ids = torch.cat([*(texts[number].ids for number in own), *([self._fill([], length)] if changed else [])])
-            parts = [self.model(part.to(place.device)).last_hidden_state for part in torch.split(ids, limit)]
-            told = torch.split(torch.cat(parts).to("cpu", torch.float32), 1)
+            parts = [self.model(send(part, place.device)).last_hidden_state for part in torch.split(ids, limit)]
+            told = torch.split(keep(torch.cat(parts).float()), 1)
             for number, hidden in zip(own, told, strict=False):
-                weights, empty = texts[number].weights[:, :, None], told[-1]
-                states[number] = empty + (hidden - empty) * weights if number in changed else hidden
+                if number in changed:
+                    weights, empty = send(texts[number].weights, hidden.device)[:, :, None], told[-1]
+                    hidden = empty + (hidden - empty) * weights
+                states[number] = hidden
         return [(states[number], None) for number in range(len(texts))]
 
     def tokenize(self, text: str, *, filled: bool = True) -> Tokens:

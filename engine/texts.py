@@ -2,7 +2,7 @@
 
 For: CLIP's chunks and weights, and the hidden states that a family of models is conditioned on. Leaves looking for
 tokens to `tokens`, T5 to `t5`, and the order of requests to `device`.
-Invariant: what comes out is float32 on the CPU; a chunk is encoded alone.
+Invariant: what comes out is float32, where `transfer.keep` has it; a chunk is encoded alone.
 """
 
 import threading
@@ -17,6 +17,7 @@ from engine.conditioning import Cue
 from engine.device import Place
 from engine.t5 import T5Tower
 from engine.tokens import Tokens, find_tokens
+from engine.transfer import keep, send
 
 _MAX_CHUNKS = 32  # 2400 tokens: far above any prompt in use, and a bound on one request's memory
 # Layers of OpenCLIP's ViT-H as trained: the last is cut off in diffusers' folders, since nothing uses it.
@@ -50,7 +51,7 @@ class Tower:
         for (own, weights), changed in zip(texts, weighted, strict=True):
             told = hidden[start : start + len(own)]
             if changed:
-                told = empty + (told - empty) * weights[:, :, None]
+                told = empty + (told - empty) * send(weights, told.device)[:, :, None]
             summary = None if pooled is None else pooled[start : start + 1]
             encoded.append((told.reshape(1, -1, told.shape[-1]), summary))
             start += len(own)
@@ -58,7 +59,7 @@ class Tower:
 
     def _run(self, place: Place, ids: Tensor, layer: int | None, normed: bool) -> tuple[Tensor, Tensor | None]:
         inner = layer is not None and -layer <= self._depth
-        output = self.model(ids.to(place.device), output_hidden_states=inner)
+        output = self.model(send(ids, place.device), output_hidden_states=inner)
         if layer is not None and inner:
             hidden = output.hidden_states[min(self._depth + 1 + layer, len(output.hidden_states) - 1)]
             if normed:
@@ -66,7 +67,7 @@ class Tower:
         else:
             hidden = output.last_hidden_state
         pooled = getattr(output, self.summary, None)
-        return hidden.to("cpu", torch.float32), None if pooled is None else pooled.to("cpu", torch.float32)
+        return keep(hidden.float()), None if pooled is None else keep(pooled.float())
 
     def tokenize(self, text: str) -> Tokens:
         """What the model is given. Any thread may ask. Raises ValueError when the text is too long."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from engine.conditioning import Conditioning
 from engine.device import Device
 from engine.latents import Latent
-from engine.memory import is_lost
 from engine.models import Handle, Models
+from engine.nodes.asking import bring
 from engine.nodes.spec import Context, Input, Node, Output, Preview
 from engine.samplers import SAMPLERS, find_sampler
 from engine.schedules import SCHEDULERS, Levels, cut_sigmas, space_sigmas
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from engine.sampling import Guidance, Sampling
 
 _AHEAD = 16  # steps that the device may be ahead of what is told of them
+_BEHIND = 4  # steps that wait to be told, beyond which one is told without a preview: a later one has it
 
 Step = TypeVar("Step")
 
@@ -134,37 +135,28 @@ def _carry_out(context: Context, model: Handle, denoiser: "Denoiser", run: "Samp
 
     projection = context.service(Models).projection(model) if context.previews else None
     steps: Queue[tuple[Prediction, Tensor] | None] = Queue(_AHEAD)
-    future = context.service(Device).follow(predict_all(denoiser, run), lambda *step: _offer(steps, step))
+
+    def hear(asked: "Prediction", answer: "Tensor") -> None:
+        if asked.evaluation.completes:
+            _offer(steps, (asked, answer))
+
+    future = context.service(Device).follow(predict_all(denoiser, run), hear)
     future.add_done_callback(lambda _: _offer(steps, None))
     with context.interruptible(future):
         while (step := steps.get()) is not None:
             evaluation, prediction = step[0].evaluation, step[1]
-            if not evaluation.completes:
-                continue
             preview = None
-            if projection is not None:
+            if projection is not None and steps.qsize() <= _BEHIND:
                 # The first of a batch, as in ComfyUI.
-                shown = replace(evaluation, latent=_fetch(context, evaluation.latent[:1]))
-                expected = denoiser.scale.leave(shown.estimate(_fetch(context, prediction[:1])))[0]
+                latent, predicted = bring(context, [evaluation.latent[:1], prediction[:1]])
+                expected = denoiser.scale.leave(replace(evaluation, latent=latent).estimate(predicted))[0]
                 drawn = offer_preview(expected, projection)
                 preview = None if drawn is None else Preview("jpeg", drawn)
             context.progress(evaluation.step, evaluation.steps, preview)
-        finished = _fetch(context, future.result())
+        [finished] = bring(context, [future.result()])
     if not is_finite(finished):
         raise FloatingPointError("what the model has predicted is not finite")
     return finished
-
-
-def _fetch(context: Context, tensor: "Tensor") -> "Tensor":
-    """The tensor on the CPU. An accelerator that is lost is seen here first, and answers nobody from then on."""
-    from engine.transfer import fetch
-
-    try:
-        return fetch(tensor)
-    except RuntimeError as error:
-        if is_lost(error):
-            context.service(Device).doubt()
-        raise
 
 
 def _offer(steps: "Queue[Step]", step: Step) -> None:

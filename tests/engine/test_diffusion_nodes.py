@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +20,10 @@ from engine.errors import InterruptError
 from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes import conditioning, latents, loaders, sampling
-from engine.nodes.spec import Context, Folders, Node
+from engine.nodes.spec import Context, Folders, Node, Preview
 from engine.pipelines import Prediction
 from tests.engine.contexts import RecordingContext, read_default_workflow
+from tests.engine.waiting import PATIENCE
 
 NODES = {node.class_type: node for family in (loaders, conditioning, latents, sampling) for node in family.NODES}
 
@@ -56,6 +57,18 @@ class CountingContext(RecordingContext):
         except InterruptError:
             self.noted = self.device.predictions
             raise
+
+
+class SlowContext(RecordingContext):
+    """A context that is told of the first step when all have been taken."""
+
+    def interruptible(self, future: Future[Any]) -> Any:
+        self.future = future
+        return super().interruptible(future)
+
+    def progress(self, value: float, maximum: float, preview: Preview | None = None) -> None:
+        self.future.exception(PATIENCE)
+        super().progress(value, maximum, preview)
 
 
 @pytest.fixture
@@ -122,6 +135,18 @@ def test_progress_and_previews_come_at_each_step(context: RecordingContext) -> N
         assert preview is not None
         assert preview.format == "jpeg"
         assert Image.open(io.BytesIO(preview.data)).size == (512, 512)
+
+
+@pytest.mark.parametrize("steps", [4, 9])
+def test_who_is_told_late_has_no_previews_of_steps_that_others_have_followed(
+    device: Device, models: Models, steps: int
+) -> None:
+    context = SlowContext(device, models)
+    draw(context, steps=steps)
+    assert [value for value, _, _ in context.reports] == [*range(1, steps + 1)]
+    # The end waits to be told as the steps do.
+    late = [preview is None for _, _, preview in context.reports[1:]]
+    assert late == [steps - number + 1 > 4 for number in range(2, steps + 1)]
 
 
 def test_nothing_is_previewed_for_nobody(context: RecordingContext) -> None:
@@ -328,10 +353,10 @@ def test_whoever_sees_first_that_the_accelerator_is_lost_has_the_device_look(
 ) -> None:
     doubted: list[int] = []
 
-    def fail(tensor: torch.Tensor) -> torch.Tensor:
+    def fail(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         raise RuntimeError(message)
 
-    monkeypatch.setattr("engine.transfer.fetch", fail)
+    monkeypatch.setattr("engine.transfer.fetch_all", fail)
     with Device() as device:
         monkeypatch.setattr(device, "doubt", lambda: doubted.append(1))
         with pytest.raises(RuntimeError, match=message):

@@ -93,7 +93,7 @@ async def test_comfyuis_default_workflow_draws_a_picture(client: Client) -> None
     workflow = read_default_workflow()
     watched = await client.draw(workflow)
     assert [data["value"] for data in watched.of("progress")] == list(range(1, 21))
-    assert len(watched.previews) == 20
+    assert len(watched.previews) > 10, "steps that others keep from being told in time have none"
     assert Image.open(io.BytesIO(watched.previews[-1])).size == (512, 512)
     picture = await client.fetch(watched)
     assert picture.format == "PNG"
