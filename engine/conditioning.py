@@ -17,7 +17,7 @@ _MAX_CUES = 64
 _MAX_TOKENS = 32 * 77
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Cue:
     """One encoded text: `embedding` [1, tokens, width]; `pooled` [1, width] where the encoder sums texts up.
 

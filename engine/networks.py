@@ -6,7 +6,6 @@ Invariant: what goes in and comes out is float32, and what comes out is on the d
 another.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,11 +38,8 @@ class Network(Protocol):
         """Whether tokens and their copies give what the tokens alone give."""
         ...
 
-    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
-        """What `run` takes besides latents and times, on the device, for as many rows as each cue has.
-
-        Raises ValueError.
-        """
+    def send_cue(self, place: Place, cue: Cue) -> list[Tensor]:
+        """What `run` takes besides latents and times, on the device, for one row. Raises ValueError."""
         ...
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
@@ -70,9 +66,9 @@ class Unet:
         """Cross-attention is; what sums the tokens up within the network is not."""
         return bool(self.module.config.addition_embed_type != "text")
 
-    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+    def send_cue(self, place: Place, cue: Cue) -> list[Tensor]:
         config = self.module.config
-        return _lay_out(place, cues, sizes, config.encoder_hid_dim or config.cross_attention_dim, self.pooled)
+        return _send_cue(place, cue, config.encoder_hid_dim or config.cross_attention_dim, self.pooled)
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         added = None
@@ -102,9 +98,9 @@ class StableDiffusion3:
     def channels(self) -> int:
         return int(self.module.config.in_channels)
 
-    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+    def send_cue(self, place: Place, cue: Cue) -> list[Tensor]:
         config = self.module.config
-        return _lay_out(place, cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
+        return _send_cue(place, cue, config.joint_attention_dim, config.pooled_projection_dim)
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         embeddings, summaries = rows
@@ -132,11 +128,11 @@ class Flux:
     def channels(self) -> int:
         return int(self.module.config.in_channels) // _PATCH**2
 
-    def lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+    def send_cue(self, place: Place, cue: Cue) -> list[Tensor]:
         config = self.module.config
-        strengths = [_USUAL_GUIDANCE if cue.guidance is None else cue.guidance for cue in cues]
-        rows = _lay_out(place, cues, sizes, config.joint_attention_dim, config.pooled_projection_dim)
-        return [*rows, send(torch.tensor(strengths).repeat_interleave(torch.tensor(sizes)), place.device)]
+        strength = torch.tensor([_USUAL_GUIDANCE if cue.guidance is None else cue.guidance])
+        rows = _send_cue(place, cue, config.joint_attention_dim, config.pooled_projection_dim)
+        return [*rows, send(strength, place.device)]
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         embeddings, summaries, strengths = rows
@@ -162,16 +158,13 @@ class Flux:
         return whole[:, :, :height, :width]
 
 
-def _lay_out(place: Place, cues: Sequence[Cue], sizes: Sequence[int], width: int, pooled: int | None) -> list[Tensor]:
-    """Embeddings, and where they are taken also what sums texts up, for as many rows as each cue has."""
-    (_, own), summed = cues[0].shapes
+def _send_cue(place: Place, cue: Cue, width: int, pooled: int | None) -> list[Tensor]:
+    """The embedding, and where it is taken also what sums the text up."""
+    (_, own), summed = cue.shapes
     if own != width or (pooled is not None and summed != pooled):
         raise ValueError("the conditioning is of another kind of model than the one that draws")
-    rows = [torch.cat([cue.embedding.expand(size, -1, -1) for cue, size in zip(cues, sizes, strict=True)])]
-    if pooled is not None:
-        summaries = [(cue.pooled, size) for cue, size in zip(cues, sizes, strict=True) if cue.pooled is not None]
-        rows.append(torch.cat([summary.expand(size, -1) for summary, size in summaries]))
-    return [_send(place, tensor) for tensor in rows]
+    summary = [] if pooled is None or cue.pooled is None else [cue.pooled]
+    return [_send(place, tensor) for tensor in (cue.embedding, *summary)]
 
 
 def _pad(latents: Tensor) -> Tensor:

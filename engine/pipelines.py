@@ -12,6 +12,7 @@ from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from torch import Tensor
 from engine.conditioning import Conditioning, Cue
 from engine.device import Place
 from engine.latents import FACTOR, Scale
-from engine.layouts import Layouts
 from engine.networks import Network
 from engine.passes import run_split
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
@@ -40,7 +40,8 @@ _MAX_REPEATS = 4  # of an embedding; beyond it, two passes over what is there co
 class Denoiser:
     """A network with the noise levels that it was trained on, and the scale of the latents that it knows.
 
-    `origin` is what this is a variant of, so that it counts as used while this is.
+    `origin` is what this is a variant of, so that it counts as used while this is. `sent` is what the network takes of
+    each cue of the runs that go on, on the device.
     """
 
     network: Network
@@ -48,7 +49,7 @@ class Denoiser:
     prediction_type: PredictionType
     scale: Scale
     origin: "Denoiser | None" = None
-    layouts: Layouts = field(default_factory=Layouts)
+    sent: WeakKeyDictionary[Cue, Sequence[Tensor]] = field(default_factory=WeakKeyDictionary)
 
     @property
     def channels(self) -> int:
@@ -84,12 +85,23 @@ class Denoiser:
                 limit,
                 torch.cat([send(evaluations[number].latent, place.device) for number, _, _ in asked]),
                 torch.tensor(times),
-                *self.layouts.find(self.network.lay_out, place, [cue for _, _, cue in asked], sizes),
+                *self._lay_out(place, [cue for _, _, cue in asked], sizes),
                 work=math.prod(evaluations[0].latent.shape[2:]) * self._count_weights(place),
             )
             for (number, index, _), part in zip(asked, torch.split(keep(rows), sizes), strict=True):
                 predicted[number][index] = part
         return [_guide(evaluation.guidance, found) for evaluation, found in zip(evaluations, predicted, strict=True)]
+
+    def _lay_out(self, place: Place, cues: Sequence[Cue], sizes: Sequence[int]) -> list[Tensor]:
+        """What the network takes of the cues, for as many rows as each has. Each cue is sent once."""
+        for cue in cues:
+            if cue not in self.sent:
+                self.sent[cue] = self.network.send_cue(place, cue)
+        parts = zip(*(self.sent[cue] for cue in cues), strict=True)
+        return [
+            torch.cat([row.expand(size, *row.shape[1:]) for row, size in zip(part, sizes, strict=True)])
+            for part in parts
+        ]
 
     def _count_weights(self, place: Place) -> float:
         """How many a row meets; without end where no processor's threads share them."""
@@ -98,8 +110,11 @@ class Denoiser:
         return float(sum(weights.numel() for weights in self.network.module.parameters()))
 
     def even_out(self, guidance: Guidance) -> Guidance:
-        """The same with cues of one length where that is cheap, so that each step finds them as they are."""
-        cues = self.level(guidance)
+        """The same with cues of one length where that is cheap, so that each step finds them as they are.
+
+        They are a run's own: what is sent of them is let go of with the run.
+        """
+        cues = [replace(cue) for cue in self.level(guidance)]
         count = len(guidance.positive.cues)
         negative = Conditioning(tuple(cues[count:])) if len(cues) > count else guidance.negative
         return replace(guidance, positive=Conditioning(tuple(cues[:count])), negative=negative)
