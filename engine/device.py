@@ -22,7 +22,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 from engine.batching import Bounds, choose
-from engine.memory import OutOfMemoryError, is_lost, is_out_of_memory, read_host_memory, read_memory, release_memory
+from engine.memory import (
+    OutOfMemoryError,
+    answers,
+    is_out_of_memory,
+    may_be_lost,
+    read_host_memory,
+    read_memory,
+    release_memory,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -232,11 +240,11 @@ class Device:
         while groups:
             group = groups.pop(0)
             try:
-                answers = self._perform(group)
+                given = self._perform(group)
             # The boundary between one caller's request and the thread that serves all: whatever the request raises is
             # its caller's. What is no Exception (SystemExit, say) is answered too, but ends the thread.
             except Exception as error:
-                if is_lost(error):
+                if self._is_lost(error):
                     self._fail_all([group, *groups], error)
                     raise
                 parts = self._part(group, error)
@@ -247,10 +255,10 @@ class Device:
                 self._fail_all([group, *groups], error)
                 raise
             else:
-                self._advance_all(group, answers, groups)
+                self._advance_all(group, given, groups)
 
-    def _advance_all(self, group: list[_Turn], answers: Sequence[Any], others: list[list[_Turn]]) -> None:
-        for place, (turn, answer) in enumerate(zip(group, answers, strict=True), start=1):
+    def _advance_all(self, group: list[_Turn], given: Sequence[Any], others: list[list[_Turn]]) -> None:
+        for place, (turn, answer) in enumerate(zip(group, given, strict=True), start=1):
             try:
                 self._advance(turn, answer)
             except BaseException as error:
@@ -270,18 +278,18 @@ class Device:
         place = _find_place(self.kind, self._dtype)
         with torch.no_grad():
             if first.key is None:
-                answers: Sequence[Any] = [first.work.perform(place)]
+                given: Sequence[Any] = [first.work.perform(place)]
             else:
-                answers = first.work.perform_all(place, [turn.work for turn in group], self._bounds.bound(first))
-                if len(answers) != len(group):
-                    raise RuntimeError(f"{len(answers)} answers to {len(group)} requests")
+                given = first.work.perform_all(place, [turn.work for turn in group], self._bounds.bound(first))
+                if len(given) != len(group):
+                    raise RuntimeError(f"{len(given)} answers to {len(group)} requests")
                 self._bounds.confirm(first, rows)
         # Asking takes a good part of a millisecond, in which nothing else is asked of the device. What goes alone is
         # rare, and may take much memory or give it back.
         if first.key is None or time.monotonic() >= self._looks_at:
             self._memory = read_memory(place.device)
             self._looks_at = time.monotonic() + _LOOK
-        return answers
+        return given
 
     def _part(self, group: list[_Turn], error: Exception) -> list[list[_Turn]]:
         """The groups to try in place of one that failed, none if there is nothing left to try."""
@@ -315,7 +323,7 @@ class Device:
         # A course is one caller's, as a request is. What is asked of an accelerator may fail long after it was asked.
         except Exception as error:
             _fail(turn, self._explain(error))
-            if is_lost(error):
+            if self._is_lost(error):
                 raise
         except BaseException as error:
             _fail(turn, error)
@@ -323,6 +331,9 @@ class Device:
         else:
             with self._changed:
                 self._waiting.append(following)
+
+    def _is_lost(self, error: Exception) -> bool:
+        return may_be_lost(error) and not answers(_find_place(self.kind, self._dtype).device)
 
     def _explain(self, error: Exception) -> Exception:
         if not is_out_of_memory(error):

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     import torch
 
 
-_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine",  # cuDNN, where none of its ways to convolve has the memory that it works in
+)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -27,10 +33,26 @@ def is_out_of_memory(error: Exception) -> bool:
     return named or (isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY))
 
 
-def is_lost(error: Exception) -> bool:
-    """Whether the accelerator answers nothing any more until the process is started anew (a CUDA error is sticky)."""
+def may_be_lost(error: Exception) -> bool:
+    """Whether the accelerator may answer nothing any more until the process is started anew. `answers` knows."""
     known = type(error).__name__ == "AcceleratorError" or str(error).startswith("CUDA error")
     return isinstance(error, RuntimeError) and known and not is_out_of_memory(error)
+
+
+def answers(device: "torch.device") -> bool:
+    """Whether the accelerator still does what it is asked: of CUDA's errors, those that last are raised again.
+
+    Others can't be asked, and are taken not to.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def release_memory() -> None:

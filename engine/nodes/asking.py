@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.conditioning import Cue
 from engine.device import Device
-from engine.memory import is_lost
+from engine.memory import may_be_lost
 from engine.nodes.spec import Context
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def ask(context: Context, work: Any) -> Any:
 
 
 def bring(context: Context, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors on the CPU. An accelerator that is lost is seen here first, and answers nobody from then on."""
+    """The tensors on the CPU. An accelerator that is lost may be seen here first: the device is told to look."""
     from engine.transfer import fetch_all
 
     try:
         return fetch_all(tensors)
     except RuntimeError as error:
-        if is_lost(error):
+        if may_be_lost(error):
             context.service(Device).doubt()
         raise

@@ -411,8 +411,25 @@ def test_an_accelerator_that_is_lost_ends_the_thread() -> None:
         assert ended.wait(DEADLINE)
 
 
+def test_an_error_of_cuda_after_which_it_answers_is_the_callers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("torch.cuda.synchronize", asked.append)
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`")
+    with Device("cuda") as device:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="NOT_SUPPORTED"):
+                device.submit(Raise(error)).result(DEADLINE)
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize(
-    "text", ["MPS backend out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling"]
+    "text",
+    [
+        "MPS backend out of memory",
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "GET was unable to find an engine to execute this computation",
+    ],
 )
 def test_memory_runs_out_in_many_words(text: str) -> None:
     with Device() as device:
