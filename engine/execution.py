@@ -144,7 +144,7 @@ class Execution:
             data = self._describe_place() | {"executed": self._executed}
             return self._end("execution_interrupted", data)
         # The boundary between one caller's graph and the engine: whatever a node raises fails its prompt alone.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             return self._end("execution_error", self._describe_error(error))
         finally:
             self._held.clear()
@@ -360,10 +360,10 @@ def _name_type(error: BaseException) -> str:
 
 
 def _quote(error: BaseException) -> str:
-    # An exception of a node may fail even at being printed.
+    # An exception of a node may fail even at being printed, or worse.
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return type(error).__name__
 
 
@@ -374,7 +374,19 @@ def _quote_frames(error: BaseException) -> list[str]:
 
 
 def _quote_value(value: object) -> object:
-    """An input as a report shows it: scalars as they are, text up to a length, of the rest the type and shape."""
+    """An input as a report shows it: scalars as they are, text up to a length, of the rest the type and shape.
+
+    Of what fails at being looked at or written, as values of a node's own making may, the type alone.
+    """
+    try:
+        shown = _show(value)
+        dump(shown)
+    except BaseException:
+        return type(value).__name__
+    return shown
+
+
+def _show(value: object) -> object:
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, str):

@@ -27,7 +27,7 @@ from engine.nodes.spec import Folders, Node
 from engine.paths import resolve
 from engine.shelves import SHIPPED
 from engine.sockets import Hub
-from engine.submission import read_submission
+from engine.submission import read_submission, refuse
 from engine.wire import describe_error, dump, parse
 
 MAX_BODY = 100 << 20  # bytes
@@ -113,13 +113,14 @@ class Server:
 
     async def take_prompt(self, request: web.Request) -> web.Response:
         """POST /prompt."""
-        body = await _read_json(request)
         try:
-            try:
-                submission = read_submission(body)
-                number = self.executor.take_number(submission)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise _BodyError from error
+            body = await _read_json(request)
+        except _BodyError as error:
+            refusal = refuse("invalid_prompt", f"The body can't be read as JSON: {error.__cause__}.")
+            return _answer(dump(refusal.body), status=400)
+        try:
+            submission = read_submission(body)
+            number = self.executor.take_number(submission)
             valid = validate(submission.graph, self.registry, self.folders, submission.targets)
             prompt = self.executor.submit(submission, valid, number)
         except RefusedError as error:

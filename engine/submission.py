@@ -1,7 +1,8 @@
 """A body of POST /prompt, but for its graph.
 
 For: judging everything around the graph, in the words of ComfyUI 0.3.64. Leaves the graph to `graph`.
-That version accepts `extra_data: null` and then loses its only worker; this one refuses it.
+That version accepts `extra_data: null` and then loses its only worker; this one refuses it. What that version answers
+with a plain 500, because it fails at it, is refused here, too.
 Invariant: pure; what passes can be written as strict JSON.
 """
 
@@ -38,13 +39,9 @@ def refuse(kind: str, message: str, details: str = "", node_errors: Mapping[str,
 
 
 def read_submission(body: object) -> Submission:
-    """Judge everything but the graph.
-
-    Raises RefusedError, and TypeError or ValueError where ComfyUI 0.3.64 fails with a 500: a body that is neither
-    object nor list, a `number` that is not numeric.
-    """
+    """Judge everything but the graph. Raises RefusedError."""
     if not isinstance(body, dict | list):
-        raise TypeError("the body is no JSON object")
+        raise refuse("invalid_prompt", "The body must be a JSON object.")
     if not isinstance(body, dict) or "prompt" not in body:
         raise refuse("no_prompt", "No prompt provided", "No prompt provided")
     extra_data = body.get("extra_data", {})
@@ -59,7 +56,7 @@ def read_submission(body: object) -> Submission:
     return Submission(
         graph=body["prompt"],
         extra_data=extra_data,
-        number=read_number(body["number"]) if "number" in body else None,
+        number=_read_place(body["number"]) if "number" in body else None,
         front=bool(body.get("front", False)),
         prompt_id=_read_prompt_id(body.get("prompt_id")),
         targets=None if not isinstance(targets, list) else frozenset(t for t in targets if isinstance(t, str)),
@@ -72,6 +69,13 @@ def read_number(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError("the number is not finite")
     return number
+
+
+def _read_place(value: object) -> float:
+    try:
+        return read_number(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise refuse("invalid_prompt", "number must be a finite number.") from error
 
 
 def _read_prompt_id(value: object) -> str | None:

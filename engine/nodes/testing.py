@@ -7,6 +7,7 @@ Invariant: what a node here does wrong is what its name says, and nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import sys
@@ -26,11 +27,30 @@ class OutOfMemoryError(RuntimeError):
     """Stands for an accelerator without memory; named as torch names it."""
 
 
+class Unprintable(RuntimeError):
+    """Ends the thread that prints it, if that lets it."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Shapeless:
+    """Fails whoever looks at it."""
+
+    @property
+    def shape(self) -> object:
+        raise SystemExit
+
+
 _KINDS: dict[str, type[BaseException]] = {
     "RuntimeError": RuntimeError,
     "ValueError": ValueError,
     "OutOfMemoryError": OutOfMemoryError,
     "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "CancelledError": asyncio.CancelledError,
+    "Unprintable": Unprintable,
 }
 
 
@@ -96,6 +116,8 @@ _JUNK: dict[str, Callable[[object], object]] = {
     "object in ui": lambda value: Result((value,), {"text": [object()]}),
     "number as ui": lambda value: Result((value,), cast("Any", 7)),
     "text as ui list": lambda value: Result((value,), {"text": "text"}),
+    "endless number": lambda value: (10**5000,),
+    "shapeless": lambda value: (Shapeless(),),
     "endless text": lambda value: Result((value,), {"text": [_nest(sys.getrecursionlimit() * 2)]}),
 }
 

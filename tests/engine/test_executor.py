@@ -195,7 +195,23 @@ def test_junk_fails_its_prompt_alone(bench: Bench, kind: str, exception: str) ->
     assert bench.run(picture(2))[0] == RUN
 
 
-@pytest.mark.parametrize("kind", ["RuntimeError", "ValueError", "SystemExit", "OutOfMemoryError"])
+@pytest.mark.parametrize(("kind", "shown"), [("endless number", "int"), ("shapeless", "Shapeless")])
+def test_what_cannot_be_shown_does_not_hide_what_went_wrong(bench: Bench, kind: str, shown: str) -> None:
+    graph = through("TestReturnJunk", kind=kind)
+    graph["4"] = node("TestRaise", value=["3", 0], kind="Unprintable")
+    graph["2"]["inputs"]["images"] = ["4", 0]
+    _, record = bench.run(graph)
+    event, error = record["status"]["messages"][-1]
+    assert (event, error["node_id"], error["exception_message"]) == ("execution_error", "4", "Unprintable\n")
+    assert error["current_inputs"]["value"] == [shown]
+    assert bench.run(picture(2))[0] == RUN
+
+
+ERRORS = ["RuntimeError", "ValueError", "OutOfMemoryError"]
+ENDS = ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError"]
+
+
+@pytest.mark.parametrize("kind", ERRORS + ENDS)
 def test_whatever_a_node_raises_fails_its_prompt_alone(bench: Bench, kind: str) -> None:
     graph = through("TestRaise", kind=kind, message="é" * 3) | {
         "8": node("EmptyImage", width=8, height=8, batch_size=1, color=9),
@@ -449,7 +465,7 @@ def test_the_process_is_told_when_the_thread_ends(tmp_path: Path) -> None:
     bench = Bench(make_folders(tmp_path))
 
     def send(message: Message) -> None:
-        if isinstance(message.payload, str) and "execution_start" in message.payload:
+        if isinstance(message.payload, str) and '"node": null' in message.payload:
             raise KeyboardInterrupt
         bench.sent.put(message)
 

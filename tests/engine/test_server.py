@@ -76,13 +76,28 @@ async def start_slow(talker: Talker, **fields: Any) -> str:
 TROUBLE = b"500 Internal Server Error\n\nServer got itself in trouble"
 
 
-@pytest.mark.parametrize("path", ["/prompt", "/queue", "/history", "/free", "/api/jobs/cancel"])
-@pytest.mark.parametrize(
-    "body", ["", "{nope", "null", '{"a": NaN}', '{"a": 1e999}', pytest.param("[" * 100_000, id="deep"), "\xff"]
+NO_OBJECT = pytest.mark.parametrize(
+    "body",
+    [
+        *("", "{nope", "null", '{"a": NaN}', '{"a": 1e999}', "\xff"),
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param(f'{{"a": {"9" * 5000}}}', id="long"),
+    ],
 )
+
+
+@pytest.mark.parametrize("path", ["/queue", "/history", "/free", "/api/jobs/cancel"])
+@NO_OBJECT
 async def test_bodies_that_are_no_json_object(talker: Talker, path: str, body: str) -> None:
     status, _, answer = await ask(talker, "POST", path, data=body.encode("latin-1"))
     assert (status, answer) == (500, TROUBLE)
+
+
+@NO_OBJECT
+async def test_prompts_that_are_no_json_object_are_refused(talker: Talker, body: str) -> None:
+    """Where ComfyUI answers with a plain 500, after which nobody knows what has become of the prompt."""
+    status, _, answer = await ask(talker, "POST", "/prompt", data=body.encode("latin-1"))
+    assert (status, json.loads(answer)["error"]["type"]) == (400, "invalid_prompt")
 
 
 @pytest.mark.parametrize(
