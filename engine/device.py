@@ -5,8 +5,9 @@ answering each with a future. Requests of one key that wait at the same moment s
 A course is asked on and on: each answer makes its next request, in time to share the next pass. Leaves what the work is
 to `pipelines`, which requests go together to `batching`, when to ask to the nodes.
 Invariant: no other thread gives the accelerator work, but for fetching answers; whoever raises or runs out of memory in
-company is tried again without it, so that nobody fails for another, and what nobody uses makes room first; if the
-accelerator is lost, or the thread ends without having been told to, the process ends.
+company is tried again without it, so that nobody fails for another, and what nobody uses makes room first; a large
+pass that nobody waits for is given up on its way; if the accelerator is lost, or the thread ends without having been
+told to, the process ends.
 """
 
 import logging
@@ -16,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
@@ -280,7 +281,8 @@ class Device:
             if first.key is None:
                 given: Sequence[Any] = [first.work.perform(place)]
             else:
-                given = first.work.perform_all(place, [turn.work for turn in group], self._bounds.bound(first))
+                with _heed(group, place):
+                    given = first.work.perform_all(place, [turn.work for turn in group], self._bounds.bound(first))
                 if len(given) != len(group):
                     raise RuntimeError(f"{len(given)} answers to {len(group)} requests")
                 self._bounds.confirm(first, rows)
@@ -292,7 +294,9 @@ class Device:
         return given
 
     def _part(self, group: list[_Turn], error: Exception) -> list[list[_Turn]]:
-        """The groups to try in place of one that failed, none if there is nothing left to try."""
+        """The groups to try in place of one that failed, none if there is nothing left to try, or nobody waits."""
+        if _is_unwanted(group):
+            return []
         first, rows = group[0], sum(turn.rows for turn in group)
         tried = min(rows, self._bounds.bound(first))
         if is_out_of_memory(error) and tried > 1:
@@ -347,6 +351,21 @@ class Device:
         return explained
 
 
+def _is_unwanted(group: list[_Turn]) -> bool:
+    return all(turn.future.cancelled() for turn in group)
+
+
+def _heed(group: list[_Turn], place: Place) -> AbstractContextManager[None]:
+    """Give the group's pass up as soon as nobody waits for it. Small ones are over sooner than it is worth to look, and
+    accelerators are only asked.
+    """
+    if place.device.type != "cpu" or group[0].weight <= 1:
+        return nullcontext()
+    from engine.passes import abandoned_if
+
+    return abandoned_if(lambda: _is_unwanted(group))
+
+
 def _finish(turn: _Turn, answer: Any) -> None:
     if turn.future.set_running_or_notify_cancel():
         turn.future.set_result(answer)
@@ -374,10 +393,3 @@ class _Wait:
 
         if place.device.type == "cuda":
             torch.cuda.synchronize(place.device)
-
-
-class Release:
-    """Give memory that nothing refers to any more back to the system."""
-
-    def perform(self, place: Place) -> None:
-        release_memory()

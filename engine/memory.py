@@ -66,6 +66,13 @@ def release_memory() -> None:
         torch.mps.empty_cache()
 
 
+class Release:
+    """Ask the device for it: a request that goes alone."""
+
+    def perform(self, place: object) -> None:
+        release_memory()
+
+
 def read_host_memory() -> dict[str, Any]:
     """The machine's memory in bytes, in the words of ComfyUI's /system_stats."""
     page, total_pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")

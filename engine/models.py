@@ -20,10 +20,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from engine.device import Device, DeviceEnded, Place, Release
+from engine.device import Device, DeviceEnded, Place
 from engine.errors import ModelError
 from engine.imports import close, hidden
-from engine.memory import OutOfMemoryError
+from engine.memory import OutOfMemoryError, Release
 from engine.shelves import (
     SHIPPED,
     find_autoencoder,

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from engine.conditioning import Conditioning
-from engine.device import Device, Release
+from engine.device import Device
+from engine.memory import Release
 from engine.models import Models
 from engine.noise import seed_items
 from engine.pipelines import TextEncoding, predict_all
