@@ -100,12 +100,16 @@ class EngineLink:
             follower.endangered()
 
     def forget(self, prompt_id: str | None) -> None:
-        """Nobody follows the prompt any more."""
+        """Nobody follows the prompt any more; it is listened to for as long as the engine has it."""
         if prompt_id is not None:
             self._followers.pop(prompt_id, None)
-            self._heard_by.pop(prompt_id, None)
-            self._pace = pace.leave(self._pace, prompt_id)
             self.departed.add(prompt_id)
+
+    def _hush(self, there: set[str]) -> None:
+        """Listen no more to prompts that nobody follows, but for those that are there."""
+        for prompt_id in self._heard_by.keys() - self._followers.keys() - there:
+            del self._heard_by[prompt_id]
+            self._pace = pace.leave(self._pace, prompt_id)
 
     def hears(self, prompt_id: str) -> bool:
         """Whether the open websocket is the one to which the engine tells the prompt's progress."""
@@ -118,7 +122,9 @@ class EngineLink:
     async def read_queue(self, *, timeout: float) -> QueueView:
         """The engine's whole queue; raises LinkError."""
         self.departed.clear()
-        return await self.client.queue(timeout=timeout)
+        view = await self.client.queue(timeout=timeout)
+        self._hush({*view.running, *view.pending})
+        return view
 
     def glance(self, view: QueueView) -> None:
         """Show a read of the whole queue to every follower."""
@@ -128,6 +134,7 @@ class EngineLink:
     def engine_gone(self, *, ended: bool) -> None:
         """Tell every follower that the engine is gone with all that it knew; `ended`: and there is no other yet."""
         self._cancels, self._heeds_ids = True, None
+        self._hush(set())
         for follower in list(self._followers.values()):
             follower.engine_gone(ended=ended)
 
@@ -205,9 +212,10 @@ class EngineLink:
 
     def message(self, prompt_id: str, sound: Sound) -> None:
         """Hand a sound to the prompt's follower; strangers' are dropped."""
+        if prompt_id in self._heard_by:
+            self._listener.progressed()
         follower = self._followers.get(prompt_id)
         if follower is not None:
-            self._listener.progressed()
             follower.hear(sound)
             if self.hears(prompt_id):
                 self._pace = pace.hear(self._pace, prompt_id, sound, follower.node_class, get_running_loop().time())

@@ -178,6 +178,28 @@ async def test_a_worker_that_died_elsewhere_is_not_given_the_time_of_another_nod
         assert (await running).status == 200
 
 
+async def test_a_prompt_that_was_told_to_go_and_stays_is_a_stall(engine: FakeEngine) -> None:
+    """Its caller has left before that could show; those who come after it would wait for nothing."""
+    async with converter(engine.url, staleness=0.6, stall_patience=2.0) as caller:
+        engine.hold("EmptyImage", interruptible=False)
+        late = await caller.run(picture(1), timeout=0.3)
+        assert (late.status, late.code) == (504, "deadline_exceeded")
+        assert await until_stalled(caller) == 2.0
+        assert (await caller.run(picture(2))).code == "engine_down"
+        engine.release()
+        await caller.until_ready()
+        assert (await caller.run(picture(3))).colors == [3]
+
+
+async def test_a_prompt_that_goes_when_it_is_told_to_is_none(engine: FakeEngine) -> None:
+    async with converter(engine.url, **QUICK) as caller:
+        for color in (1, 2, 3):
+            engine.hold("EmptyImage")
+            assert (await caller.run(picture(color), timeout=0.3)).code == "deadline_exceeded"
+            engine.release()
+        assert await states_of_ten_looks(caller, engine) == {"READY"}
+
+
 async def test_a_long_prompt_whose_socket_was_lost_is_no_stall(engine: FakeEngine) -> None:
     """The engine tells the new socket nothing about it, so its silence says nothing."""
     async with converter(engine.url, **QUICK) as caller:
