@@ -149,13 +149,17 @@ async def run_replica(
     templates = Templates(_folders(settings))
     warmup = WARMUP if settings.warmup is None else _read_workflow(settings.warmup)
     async with AsyncExitStack() as stack:
+        scratch = ""
+        if settings.embedded:
+            scratch = stack.enter_context(TemporaryDirectory(prefix="converter-engine-"))
+            settings = _settle(settings, Path(scratch))
         # First of all: an engine that is started in vain may cost minutes.
         stores = open_stores(settings)
         removal = await stack.enter_async_context(open_removal(settings))
         dispatch = open_dispatch(settings, tag, await stack.enter_async_context(Dialer()), removal)
         entrance = await stack.enter_async_context(Entrance(settings))
         await stack.enter_async_context(_beside(renew(entrance.sources)))
-        url, command, scratch = _engine(settings, environment, stack)
+        url, command = _engine(settings, environment, scratch)
         inject = None if tracing is None else tracing.inject
         client = await stack.enter_async_context(EngineClient(url, clock=loop.time, inject=inject))
         link = EngineLink(client, watch)
@@ -251,32 +255,45 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _engine(
-    settings: Settings, environment: Mapping[str, str], stack: AsyncExitStack
-) -> tuple[str, Sequence[str] | None, str]:
-    """Where the engine answers, the command that starts it (None where it runs already), and a folder of its own.
+def _engine(settings: Settings, environment: Mapping[str, str], scratch: str) -> tuple[str, Sequence[str] | None]:
+    """Where the engine answers, and the command that starts it (None where it runs already).
 
-    In a command `{port}` stands for a free port; else its own `--port` counts, or ComfyUI's default.
+    `scratch` is a folder for what an embedded engine removes when it starts. In a command `{port}` stands for a free
+    port; else its own `--port` counts, or ComfyUI's default.
     """
     if settings.engine_url is not None:
-        return settings.engine_url, None, ""
+        return settings.engine_url, None
     if settings.engine_command is not None:
         program = settings.engine_command[0]
         if shutil.which(program, path=environment.get("PATH", os.defpath)) is None:
             raise CannotStart(f"the engine can't be started: there is no program {program}")
         port = free_port() if any("{port}" in word for word in settings.engine_command) else None
         command = tuple(word.replace("{port}", str(port)) for word in settings.engine_command)
-        return f"http://127.0.0.1:{port or _own_port(command)}", command, ""
+        return f"http://127.0.0.1:{port or _own_port(command)}", command
     if importlib.util.find_spec("engine") is None or importlib.util.find_spec("torch") is None:
         raise CannotStart(
             "there is no engine: name one with --engine-url or --engine-command, or install the embedded one "
             'with the extra "engine"'
         )
     port = free_port()
-    # Replicas on one machine share models and outputs, but not the files that an engine removes when it starts.
-    temp = stack.enter_context(TemporaryDirectory(prefix="converter-engine-"))
-    command = (sys.executable, "-m", "engine", "--port", str(port), "--temp-dir", temp)
-    return f"http://127.0.0.1:{port}", command, temp
+    words = [sys.executable, "-m", "engine", "--port", str(port), "--temp-dir", scratch]
+    for flag, folder in (("--input-dir", settings.input_dir), ("--output-dir", settings.output_dir)):
+        words += [] if folder is None else [flag, str(folder)]
+    return f"http://127.0.0.1:{port}", tuple(words)
+
+
+def _settle(settings: Settings, scratch: Path) -> Settings:
+    """The settings of a replica with an embedded engine: what callers send and get lies in folders of its own that go
+    with it, unless others are named. Outputs that are kept stay in the engine's.
+    """
+    own = {}
+    if settings.input_dir is None:
+        own["input_dir"] = scratch / "input"
+    if settings.output_dir is None and not settings.keep_outputs:
+        own["output_dir"] = scratch / "output"
+    for folder in own.values():
+        folder.mkdir()
+    return settings.model_copy(update=own)
 
 
 def _make_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -317,8 +334,7 @@ def compose_greeting(settings: Settings, address: str, probes: str) -> str:
     url = settings.public_url or address
     status = url if probes == address else probes
     guarded = settings.api_keys is not None or settings.api_keys_file is not None
-    embedded = settings.engine_url is None and settings.engine_command is None
-    examples = OF_THE_EMBEDDED_ENGINE if embedded and settings.shipped_workflows else OF_ANY_ENGINE
+    examples = OF_THE_EMBEDDED_ENGINE if settings.embedded and settings.shipped_workflows else OF_ANY_ENGINE
     stopped = "everything" if settings.engine_url is None else "the converter; the engine goes on"
     return GREETING.format(
         url=url,

@@ -119,9 +119,9 @@ class Settings(BaseModel):
     output_dir: Folder = setting(
         None,
         "The engine's output folder, if it is on a disk of this machine: outputs are read from it, and removed",
-        shown="read over HTTP",
+        shown="read over HTTP; the embedded engine has one that goes with the replica",
     )
-    keep_outputs: Switch = setting(False, "Whether outputs stay in output_dir after they were delivered")
+    keep_outputs: Switch = setting(False, "Whether outputs stay in the engine's output folder once they are delivered")
     url_secret: Secret = setting(
         None, "What links to outputs are signed with, so that they outlive a restart", shown="random", secret=True
     )
@@ -134,7 +134,9 @@ class Settings(BaseModel):
         None, "Places in object storage to which outputs may be uploaded (TOML)", shown="none"
     )
     input_dir: Folder = setting(
-        None, "The engine's input folder, if shared: staged inputs are removed from it", shown="not shared"
+        None,
+        "The engine's input folder, if shared: staged inputs are removed from it",
+        shown="not shared; the embedded engine has one that goes with the replica",
     )
     workflows_dir: Folder = setting(
         None, "Folder of templates beside those that ship; of two with one name the one in it counts", shown="none"
@@ -314,6 +316,11 @@ class Settings(BaseModel):
         if value < info.data.get("timeout", value):
             raise ValueError(f"must be at least timeout, which is {show(info.data['timeout'])}")
         return value
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the engine is the one that comes with the converter."""
+        return self.engine_url is None and self.engine_command is None
 
 
 def declarations() -> tuple[Declaration, ...]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,18 @@ async def test_nothing_is_given_to_an_engine_that_is_not_heard(engine: FakeEngin
         await caller.until_ready()
 
 
-async def test_the_guard_of_the_embedded_engine_knows_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, {"input": "SCRATCH/input", "output": "SCRATCH/output"}),
+        ({"keep_outputs": True}, {"input": "SCRATCH/input"}),
+        ({"input_dir": "/usr", "output_dir": "/tmp"}, {"input": "/usr", "output": "/tmp"}),
+        ({"output_dir": "/tmp", "keep_outputs": True}, {"input": "SCRATCH/input", "output": "/tmp"}),
+    ],
+)
+async def test_the_embedded_engine_has_folders_of_its_own_which_its_guard_knows(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], told: dict[str, str]
+) -> None:
     started: list[tuple[tuple[str, ...], str]] = []
 
     class Stop(Exception):
@@ -258,11 +270,12 @@ async def test_the_guard_of_the_embedded_engine_knows_its_folder(monkeypatch: py
 
     monkeypatch.setattr("converter.app.Supervisor", start)
     with pytest.raises(Stop):
-        async with run_replica(load({"port": 0}, {}), {}):
+        async with run_replica(load({"port": 0} | given, {}), {}):
             raise AssertionError("it started")
     [(command, scratch)] = started
-    assert command[command.index("--temp-dir") + 1] == scratch
     assert Path(scratch).name.startswith("converter-engine-")
+    folders = {word[2:-4]: value for word, value in pairwise(command) if word.endswith("-dir")}
+    assert folders == {"temp": scratch} | {name: folder.replace("SCRATCH", scratch) for name, folder in told.items()}
 
 
 # Templates ---------------------------------------------------------------------------------------------------------

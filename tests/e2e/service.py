@@ -37,13 +37,14 @@ class Reply:
 
 class Service:
     """A converter process. `folder` holds the engine's files and the log. It starts the `engine` (a command, else the
-    embedded one) unless `flags` attach it to one.
+    embedded one with nodes for tests; "" leaves it to the converter) unless `flags` attach it to one.
     """
 
     def __init__(self, folder: Path, *flags: str, engine: str | None = None) -> None:
-        engine = engine or f"{shlex.quote(sys.executable)} -m engine --port {{port}} --base-dir {folder} --test-nodes"
+        if engine is None:
+            engine = f"{shlex.quote(sys.executable)} -m engine --port {{port}} --base-dir {folder} --test-nodes"
         command = [sys.executable, "-m", "converter.cli", "serve", "--port", "0", "--log-format", "json", *flags]
-        if "--engine-url" not in flags:
+        if engine and "--engine-url" not in flags:
             command += ["--engine-command", engine]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CONVERTER_")}
         self._log = folder / "log"

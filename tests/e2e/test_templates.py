@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def whiteness(picture: Image.Image) -> float:
     return min(ImageStat.Stat(picture).mean)
 
 
+def list_files(folder: Path, pattern: str) -> list[Path]:
+    """What lies in the folder that a replica gives to its engine."""
+    return list(folder.glob(f"converter-engine-*/{pattern}"))
+
+
 async def draw(service: Service, name: str, **inputs: Any) -> Image.Image:
     """The one picture that a template makes."""
     body = {"inputs": {"steps": STEPS, "seed": 3, **inputs}, "timeout": LONG}
@@ -50,6 +56,23 @@ async def judge(service: Service) -> dict[str, Any]:
             if all(template["available"] is not None for template in listed):
                 return {template["name"]: template for template in listed}
             await asyncio.sleep(POLL)
+
+
+async def test_the_embedded_engine_keeps_nothing_of_what_callers_sent_and_got(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with running(tmp_path, "--drain-delay", "0", engine="") as service:
+        await service.listens()
+        await service.ready()
+        white = encode(Image.new("RGB", (SIZE, SIZE), "white"))
+        drawn = await draw(service, "img2img", image=white, prompt="a red circle", width=SIZE, height=SIZE)
+        assert drawn.size == (SIZE, SIZE)
+        assert {path.name for path in list_files(tmp_path, "*")} == {"input", "output", "temp"}
+        await service.until(lambda: not list_files(tmp_path, "input/**/*.*") + list_files(tmp_path, "output/**/*.*"))
+        service.signal(signal.SIGTERM)
+        assert await service.ends(PATIENCE) == 0
+    assert not list_files(tmp_path, "*")
 
 
 @pytest.mark.timeout(3 * LONG)
