@@ -30,6 +30,8 @@ _PREDICTIONS = ("epsilon", "v_prediction")
 _OTHER_NOISE = ("EDM", "FlowMatch")
 _WAYS_IN = (None, "text_proj")  # of embeddings into the network: as they are, or through a layer of its own
 _ADDITIONS = (None, "text", "text_time")  # to the time: what sums the embedding up, or what the encoder has summed up
+_INPAINTING = 4 + 1 + 4, 4  # channels that a UNet takes, with a mask and the latent of a picture, and that it gives
+_NOT_RUN = {5: " (a depth model)", 7: " (an upscaler)", 8: " (InstructPix2Pix)"}  # by the channels that they take
 _TIMES = 6  # numbers of size and place that Stable Diffusion XL is told; its refiner is told five
 
 
@@ -75,6 +77,10 @@ def _read_denoiser(source: Source, loras: Sequence[Strength]) -> Denoiser:
     added = config.addition_embed_type
     if added not in _ADDITIONS or config.class_embed_type or config.encoder_hid_dim_type not in _WAYS_IN:
         raise ModelError(f"checkpoint {source.name!r}: its unet is conditioned on what this engine does not know")
+    taken, given = config.in_channels, config.out_channels
+    if taken != given and (taken, given) != _INPAINTING:
+        which = f"takes {taken} channels and gives {given}{_NOT_RUN.get(taken, '')}"
+        raise ModelError(f"checkpoint {source.name!r}: its unet {which}, and such are not run")
     pooled = None
     if added == "text_time":
         pooled = int(config.projection_class_embeddings_input_dim) - _TIMES * int(config.addition_time_embed_dim)

@@ -21,12 +21,14 @@ _MAX_TOKENS = 32 * 77
 class Cue:
     """One encoded text: `embedding` [1, tokens, width]; `pooled` [1, width] where the encoder sums texts up.
 
-    `guidance` is how far models go that were trained to be told; None leaves it to them.
+    `guidance` is how far models go that were trained to be told; None leaves it to them. `shown` is what models for
+    inpainting are shown beside the noisy latent, as `surroundings` has it; None leaves it to the run.
     """
 
     embedding: "Tensor"
     pooled: "Tensor | None" = None
     guidance: float | None = None
+    shown: "Tensor | None" = None
 
     @property
     def shapes(self) -> tuple[tuple[int, int], int | None]:
@@ -75,6 +77,10 @@ class Conditioning:
     def guide(self, guidance: float) -> Self:
         """The same texts, followed as far as `guidance` says."""
         return type(self)(tuple(replace(cue, guidance=guidance) for cue in self.cues))
+
+    def show(self, shown: "Tensor") -> Self:
+        """The same texts, with what models for inpainting are shown beside the noisy latent."""
+        return type(self)(tuple(replace(cue, shown=shown) for cue in self.cues))
 
     def zero_out(self) -> Self:
         """Cues of the same shapes that say nothing."""

@@ -63,7 +63,7 @@ class Latent:
         indices = [index + turn * offset for turn in range(amount) for index in self.indices]
         mask = self.noise_mask
         if mask is not None and len(mask) > 1:
-            mask = _cycle(mask, len(self.samples)).repeat(amount, 1, 1, 1)
+            mask = cycle(mask, len(self.samples)).repeat(amount, 1, 1, 1)
         return type(self)(self.samples.repeat(amount, 1, 1, 1), indices, mask)
 
     def fit_mask(self) -> "Tensor | None":
@@ -73,8 +73,9 @@ class Latent:
         from torch.nn.functional import interpolate
 
         fitted = interpolate(self.noise_mask, size=self.samples.shape[2:], mode="bilinear")
-        return _cycle(fitted, len(self.samples))
+        return cycle(fitted, len(self.samples))
 
 
-def _cycle(masks: "Tensor", size: int) -> "Tensor":
-    return masks.repeat(-(-size // len(masks)), 1, 1, 1)[:size]
+def cycle(items: "Tensor", size: int) -> "Tensor":
+    """As many items as a batch has, taken in turn where there are fewer."""
+    return items.repeat(-(-size // len(items)), 1, 1, 1)[:size]

@@ -38,8 +38,13 @@ class Network(Protocol):
         """Whether tokens and their copies give what the tokens alone give."""
         ...
 
+    @property
+    def shown(self) -> int:
+        """Channels of what it is shown beside the noisy latents."""
+        ...
+
     def send_cue(self, place: Place, cue: Cue) -> list[Tensor]:
-        """What `run` takes besides latents and times, on the device, for one row. Raises ValueError."""
+        """What `run` takes besides latents and times, on the device; what is shown for each item. Raises ValueError."""
         ...
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
@@ -49,7 +54,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unet:
-    """A UNet2DConditionModel: Stable Diffusion 1, 2 and XL.
+    """A UNet2DConditionModel: Stable Diffusion 1, 2 and XL, and what was made of them for inpainting.
 
     `pooled` is the width of what sums a text up, which it takes besides the embedding; None where it takes nothing.
     """
@@ -59,7 +64,11 @@ class Unet:
 
     @property
     def channels(self) -> int:
-        return int(self.module.config.in_channels)
+        return int(self.module.config.out_channels)
+
+    @property
+    def shown(self) -> int:
+        return int(self.module.config.in_channels) - self.channels
 
     @property
     def repeatable(self) -> bool:
@@ -68,7 +77,12 @@ class Unet:
 
     def send_cue(self, place: Place, cue: Cue) -> list[Tensor]:
         config = self.module.config
-        return _send_cue(place, cue, config.encoder_hid_dim or config.cross_attention_dim, self.pooled)
+        rows = _send_cue(place, cue, config.encoder_hid_dim or config.cross_attention_dim, self.pooled)
+        if not self.shown:
+            return rows
+        if cue.shown is None or cue.shown.shape[1] != self.shown:
+            raise ValueError("what the conditioning shows is of another kind of model than the one that draws")
+        return [*rows, _send(place, cue.shown)]
 
     def run(self, place: Place, latents: Tensor, times: Tensor, *rows: Tensor) -> Tensor:
         added = None
@@ -77,8 +91,9 @@ class Unet:
             height, width = (FACTOR * side for side in latents.shape[2:])
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
             added = {"text_embeds": rows[1], "time_ids": send(sizes, place.device).repeat(len(latents), 1)}
+        given = _send(place, latents)
         output: Tensor = self.module(
-            _send(place, latents),
+            torch.cat([given, rows[-1]], 1) if self.shown else given,
             send(times, place.device),
             encoder_hidden_states=rows[0],
             added_cond_kwargs=added,
@@ -92,6 +107,7 @@ class StableDiffusion3:
     """An SD3Transformer2DModel, in which pictures and texts attend to each other."""
 
     module: Any
+    shown: int = 0
     repeatable: bool = False  # tokens that are there twice are attended to twice as much
 
     @property
@@ -122,6 +138,7 @@ class Flux:
     """A FluxTransformer2DModel, which takes patches with their places. Many of them are told how far to be guided."""
 
     module: Any
+    shown: int = 0
     repeatable: bool = False  # as above
 
     @property

@@ -24,6 +24,7 @@ from engine.networks import Network
 from engine.passes import run_split
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
 from engine.schedules import FlowSchedule, Schedule
+from engine.surroundings import fit, surround
 from engine.texts import TextEncoder
 from engine.tokens import Tokens
 from engine.transfer import keep, send
@@ -204,7 +205,8 @@ def predict_all(denoiser: Denoiser, run: Sampling) -> Generator[Prediction, Tens
     A large batch is asked for in slices, so that others get their turn between them; the first of the batch comes last,
     since it is the one that is shown when the step is complete.
     """
-    evaluations = sample(replace(run, guidance=denoiser.even_out(run.guidance)))
+    guidances = _slice_guidance(denoiser, run)
+    evaluations = sample(run)
     try:
         evaluation = next(evaluations)
         while True:
@@ -212,11 +214,31 @@ def predict_all(denoiser: Denoiser, run: Sampling) -> Generator[Prediction, Tens
             predicted = []
             for number, latent in reversed(list(enumerate(slices))):
                 completes = evaluation.completes and number == 0
-                predicted.append((yield Prediction(denoiser, replace(evaluation, latent=latent, completes=completes))))
+                asked = replace(evaluation, latent=latent, guidance=guidances[number], completes=completes)
+                predicted.append((yield Prediction(denoiser, asked)))
             evaluation = evaluations.send(torch.cat(predicted[::-1]))
     except StopIteration as end:
         finished: Tensor = end.value
         return finished
+
+
+def _slice_guidance(denoiser: Denoiser, run: Sampling) -> list[Guidance]:
+    """What guides each slice of the batch; a network that is shown something is shown its own for each item."""
+    guidance = denoiser.even_out(run.guidance)
+    if not denoiser.network.shown:
+        return [guidance] * -(-len(run.latent) // _SLICE)
+    own = fit(surround(run.latent, run.mask), run.latent)
+    sides = (_slice_shown(side, own) for side in (guidance.positive, guidance.negative))
+    return [replace(guidance, positive=positive, negative=negative) for positive, negative in zip(*sides, strict=True)]
+
+
+def _slice_shown(side: Conditioning, own: Tensor) -> list[Conditioning]:
+    """The cues for each slice, which show what they have for it, or else the run's own."""
+    shown = [own if cue.shown is None else fit(cue.shown, own) for cue in side.cues]
+    return [
+        Conditioning(tuple(replace(cue, shown=part) for cue, part in zip(side.cues, parts, strict=True)))
+        for parts in zip(*(torch.split(each, _SLICE) for each in shown), strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

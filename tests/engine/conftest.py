@@ -37,6 +37,22 @@ def flow_models(device: Device, flow_checkpoints: Path) -> Models:
 
 
 @pytest.fixture(scope="session")
+def inpainting_checkpoints(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoints folder with `inpainting`."""
+    from tests.engine.families import build_inpainting
+
+    folder = tmp_path_factory.mktemp("inpainting") / "checkpoints"
+    build_inpainting(checkpoints / "tiny", folder / "inpainting")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inpainting_models(device: Device, inpainting_checkpoints: Path) -> Models:
+    """The models around `inpainting_checkpoints`."""
+    return Models(device, inpainting_checkpoints.parent)
+
+
+@pytest.fixture(scope="session")
 def device() -> Iterator[Device]:
     """A device thread on the CPU."""
     # Threads that wait for each other in every small operation crawl on a machine that is busy with other tests.

@@ -29,7 +29,16 @@ def build_second(tiny: Path, folder: Path) -> None:
     change(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction", _class_name="DDIMScheduler")
 
 
-def build_xl(tiny: Path, folder: Path) -> None:
+def build_inpainting(tiny: Path, folder: Path) -> None:
+    """Stable Diffusion 1 for inpainting: a UNet that is shown a mask and the latent of what is around it."""
+    shutil.copytree(tiny, folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        make_unet(32, in_channels=9).save_pretrained(folder / "unet")
+    change(folder / "model_index.json", _class_name="StableDiffusionInpaintPipeline", _diffusers_version="0.30.0")
+
+
+def build_xl(tiny: Path, folder: Path, channels: int = 4) -> None:
     """Stable Diffusion XL: two text encoders, of which the second sums texts up, and sizes."""
     shutil.copytree(tiny, folder)
     shutil.copytree(tiny / "tokenizer", folder / "tokenizer_2")
@@ -43,6 +52,7 @@ def build_xl(tiny: Path, folder: Path) -> None:
         ).save_pretrained(folder / "text_encoder_2")
         make_unet(
             sum(WIDTHS),
+            in_channels=channels,
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,

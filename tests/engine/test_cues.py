@@ -33,9 +33,9 @@ class Counting(Unet):
         return Unet.send_cue(self, place, cue)
 
 
-def count(models: Models) -> tuple[Denoiser, list[Cue]]:
-    """The tiny model's denoiser with what its network has sent."""
-    denoiser, sent = models.denoiser(Handle("tiny", "model")), list[Cue]()
+def count(models: Models, name: str = "tiny") -> tuple[Denoiser, list[Cue]]:
+    """A model's denoiser with what its network has sent."""
+    denoiser, sent = models.denoiser(Handle(name, "model")), list[Cue]()
     network = Counting(denoiser.network.module, sent=sent)
     return replace(denoiser, network=network, sent=WeakKeyDictionary()), sent
 
@@ -67,6 +67,15 @@ def test_texts_of_different_lengths_are_made_equally_long_once(device: Device, m
     denoiser, sent = count(models)
     device.follow(predict_all(denoiser, make_run(denoiser, LONG, 5)), lambda *_: None).result(PATIENCE)
     assert [cue.embedding.shape[1] for cue in sent] == [154, 154]
+
+
+def test_what_is_shown_beside_the_latent_is_sent_once_with_each_cue(device: Device, inpainting_models: Models) -> None:
+    denoiser, sent = count(inpainting_models, "inpainting")
+    run = make_run(denoiser, OTHER, 3)
+    batch = replace(run, latent=torch.zeros(6, 4, 8, 8), generators=seed_items(1, range(6)))
+    device.follow(predict_all(denoiser, batch), lambda *_: None).result(PATIENCE)
+    shown = [None if cue.shown is None else len(cue.shown) for cue in sent]
+    assert sorted(shown, key=str) == [2, 2, 4, 4], "for each slice of the batch, on both sides"
 
 
 def test_what_was_sent_is_let_go_of_with_the_run(device: Device, models: Models) -> None:

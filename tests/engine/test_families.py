@@ -179,6 +179,20 @@ def test_a_conditioning_of_another_family_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("channels", "which"),
+    [(5, r" \(a depth model\)"), (6, ""), (7, r" \(an upscaler\)"), (8, r" \(InstructPix2Pix\)"), (16, "")],
+)
+def test_unets_that_are_shown_something_else_are_refused_by_name(
+    checkpoints: Path, tmp_path: Path, channels: int, which: str
+) -> None:
+    shutil.copytree(checkpoints / "tiny", tmp_path / "other")
+    make_unet(32, in_channels=channels).save_pretrained(tmp_path / "other" / "unet")
+    reason = f"its unet takes {channels} channels and gives 4{which}, and such are not run"
+    with pytest.raises(ModelError, match=f"checkpoint 'other': {reason}"):
+        read_part(Source("other", tmp_path / "other"), "model")
+
+
+@pytest.mark.parametrize(
     ("part", "file", "changes", "reason"),
     [
         ("model", "model_index.json", {"unet": None, "transformer": ["diffusers", "DiT"]}, "is diffusers.DiT, which"),

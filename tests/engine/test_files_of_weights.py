@@ -15,7 +15,7 @@ from engine.errors import ModelError
 from engine.ldm import list_original_names
 from engine.models import Handle, Models
 from engine.shelves import list_autoencoders, list_checkpoints
-from tests.engine.families import build_xl
+from tests.engine.families import build_inpainting, build_xl
 
 VAE_NAMES = {
     "mid_block.attentions.0": "mid.attn_1",
@@ -136,7 +136,7 @@ def list_weights(models: Models, name: str) -> Mapping[str, Tensor]:
 
 
 @pytest.mark.parametrize("place", ["configs", "checkpoints"])
-@pytest.mark.parametrize(("family", "write"), [("tiny", write_first), ("xl", write_xl)])
+@pytest.mark.parametrize(("family", "write"), [("tiny", write_first), ("inpainting", write_first), ("xl", write_xl)])
 def test_a_file_gives_what_the_folder_gives(
     device: Device,
     checkpoints: Path,
@@ -146,9 +146,9 @@ def test_a_file_gives_what_the_folder_gives(
     place: str,
 ) -> None:
     source = checkpoints / "tiny"
-    if family == "xl":
-        source = tmp_path / "other" / "checkpoints" / "xl"
-        build_xl(checkpoints / "tiny", source)
+    if build := {"inpainting": build_inpainting, "xl": build_xl}.get(family):
+        source = tmp_path / "other" / "checkpoints" / family
+        build(checkpoints / "tiny", source)
     copy_configuration(source, tmp_path / place / "sub" / "one")
     (tmp_path / "checkpoints" / "sub").mkdir(parents=True, exist_ok=True)
     save_file(write(source), tmp_path / "checkpoints" / "sub" / "one.safetensors")

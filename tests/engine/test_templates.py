@@ -23,17 +23,21 @@ SMALLER = 8
 
 @pytest.fixture
 def folders(tmp_path: Path, checkpoints: Path) -> Folders:
-    folders = make_folders(tmp_path)
+    return shelve(tmp_path, checkpoints)
+
+
+def shelve(path: Path, checkpoints: Path) -> Folders:
+    folders = make_folders(path)
     (folders.models / "checkpoints").symlink_to(checkpoints)
     return folders
 
 
-def read_template(name: str) -> dict[str, Any]:
+def read_template(name: str, model: str = "tiny") -> dict[str, Any]:
     workflow = read_workflow(name)
     for node in workflow.values():
         inputs = node["inputs"]
         if node["class_type"] == "CheckpointLoaderSimple":
-            inputs["ckpt_name"] = "tiny"
+            inputs["ckpt_name"] = model
         if node["class_type"] in ("EmptyLatentImage", "LatentUpscale") and name != "txt2img_tiny":
             inputs.update(width=inputs["width"] // SMALLER, height=inputs["height"] // SMALLER)
     return workflow
@@ -78,8 +82,18 @@ def test_image_to_image(folders: Folders, device: Device, models: Models) -> Non
 
 
 def test_inpainting(folders: Folders, device: Device, models: Models) -> None:
+    inpaint("tiny", folders, device, models)
+
+
+def test_inpainting_by_a_model_that_was_made_for_it(
+    tmp_path: Path, device: Device, inpainting_checkpoints: Path, inpainting_models: Models
+) -> None:
+    inpaint("inpainting", shelve(tmp_path, inpainting_checkpoints), device, inpainting_models)
+
+
+def inpaint(model: str, folders: Folders, device: Device, models: Models) -> None:
     write_picture(folders, "yosemite_inpaint_example.png", "RGBA")
-    workflow = read_template("inpaint")
+    workflow = read_template("inpaint", model)
     (picture,) = run(workflow, folders, device, models)["9"]
     assert picture.shape == (64, 64, 3)
     workflow["3"]["inputs"]["seed"] += 1
