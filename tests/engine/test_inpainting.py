@@ -107,6 +107,14 @@ def test_limits_are_comfyuis() -> None:
         "max": 64,
         "step": 1,
     }
+    shown = NODES["InpaintModelConditioning"]
+    assert list(shown.required) == ["positive", "negative", "vae", "pixels", "mask", "noise_mask"]
+    assert shown.required["noise_mask"].options["default"] is True
+    assert [(output.type, output.name) for output in shown.outputs] == [
+        ("CONDITIONING", "positive"),
+        ("CONDITIONING", "negative"),
+        ("LATENT", "latent"),
+    ]
     tiled = NODES["VAEDecodeTiled"].required
     assert {
         name: tuple(tiled[name].options[key] for key in ("default", "min", "max", "step")) for name in list(tiled)[2:]

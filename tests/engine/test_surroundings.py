@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from engine.device import Device
 from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes import inpainting, latents, sampling
-from engine.noise import seed_items
+from engine.noise import draw_noise, seed_items
 from engine.pipelines import Prediction, predict_all
 from engine.sampling import Evaluation, Guidance, Sampling
 from engine.schedules import space_sigmas
@@ -116,6 +117,49 @@ def test_what_is_kept_is_kept_as_by_other_models(context: RecordingContext) -> N
     assert float((drawn - latent.samples)[~kept].abs().mean()) > 0.1
 
 
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_a_run_draws_what_diffusers_draws(
+    context: RecordingContext, inpainting_models: Models, inpainting_checkpoints: Path, cfg: float
+) -> None:
+    from diffusers import StableDiffusionInpaintPipeline
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+
+    kind: Any = StableDiffusionInpaintPipeline
+    pipeline = kind.from_pretrained(inpainting_checkpoints / "inpainting", safety_checker=None)
+    scheduler: Any = EulerDiscreteScheduler
+    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, timestep_spacing="leading")
+    denoiser = inpainting_models.denoiser(MODEL)
+    (around,) = call(context, "VAEEncodeForInpaint", pixels=PICTURES[:1], vae=VAE, mask=HOLE, grow_mask_by=0)
+    expected = pipeline(
+        prompt_embeds=POSITIVE.cues[0].embedding,
+        negative_prompt_embeds=NEGATIVE.cues[0].embedding,
+        guidance_scale=cfg,
+        image=torch.from_numpy(PICTURES[:1]).permute(0, 3, 1, 2),
+        mask_image=torch.from_numpy(HOLE)[:, None],
+        # Made here of the same picture: diffusers would draw a sample of what the autoencoder gives.
+        masked_image_latents=denoiser.scale.enter(around.samples),
+        latents=draw_noise(seed_items(5, [0]), torch.Size([4, 8, 8])),
+        sigmas=space_sigmas(denoiser.schedule, "normal", 4).tolist(),
+        height=64,
+        width=64,
+        output_type="latent",
+    ).images
+    # Nothing is kept but in the eyes of the model, as diffusers has it.
+    positive, negative, latent = call(
+        context,
+        "InpaintModelConditioning",
+        positive=POSITIVE,
+        negative=NEGATIVE,
+        vae=VAE,
+        pixels=PICTURES[:1],
+        mask=HOLE,
+        noise_mask=False,
+    )
+    empty = replace(latent, samples=torch.zeros_like(latent.samples))
+    found = draw(context, empty, steps=4, cfg=cfg, positive=positive, negative=negative)
+    assert torch.allclose(denoiser.scale.enter(found), expected, atol=1e-3 * float(expected.std()))
+
+
 def test_xl_is_shown_the_same_besides_what_sums_the_text_up(device: Device, checkpoints: Path, tmp_path: Path) -> None:
     build_xl(checkpoints / "tiny", tmp_path / "checkpoints" / "xl", channels=9)
     denoiser = Models(device, tmp_path).denoiser(Handle("xl", "model"))
@@ -196,6 +240,39 @@ def test_a_picture_does_not_depend_on_its_neighbours(device: Device, inpainting_
     for wish, drawn in zip(wishes, together, strict=True):
         alone = device.follow(predict_all(denoiser, make_run(models, *wish)), lambda *_: None).result(PATIENCE)
         assert float((drawn - alone).abs().max() / alone.std()) <= 1e-4
+
+
+@pytest.mark.parametrize("noise_mask", [True, False])
+def test_conditionings_show_a_picture_without_what_its_mask_hides(
+    context: RecordingContext, inpainting_models: Models, noise_mask: bool
+) -> None:
+    pixels = np.random.default_rng(1).random((2, 68, 70, 3), dtype=np.float32)
+    mask = np.random.default_rng(2).random((1, 34, 35), dtype=np.float32)
+    positive, negative, latent = call(
+        context,
+        "InpaintModelConditioning",
+        positive=POSITIVE.combine(NEGATIVE),
+        negative=NEGATIVE,
+        vae=VAE,
+        pixels=pixels,
+        mask=mask,
+        noise_mask=noise_mask,
+    )
+    (around,) = call(context, "VAEEncodeForInpaint", pixels=pixels, vae=VAE, mask=mask, grow_mask_by=0)
+    (plain,) = call(context, "VAEEncode", pixels=pixels, vae=VAE)
+    assert torch.equal(latent.samples, plain.samples)
+    assert not torch.allclose(around.samples, plain.samples, atol=1e-3)
+    shown = [cue.shown for cue in (*positive.cues, *negative.cues)]
+    assert len(shown) == 3
+    for each in shown:
+        assert torch.equal(each[:, 1:], inpainting_models.denoiser(MODEL).scale.enter(around.samples))
+    assert [cue.embedding for cue in positive.cues] == [POSITIVE.cues[0].embedding, NEGATIVE.cues[0].embedding]
+    if noise_mask:
+        assert latent.noise_mask.shape == (1, 1, 64, 64)
+        assert not torch.equal(latent.noise_mask, latent.noise_mask.round()), "as it is"
+        assert all(torch.equal(each[:, :1], latent.fit_mask()) for each in shown)
+    else:
+        assert latent.noise_mask is None
 
 
 def test_what_is_shown_is_fitted_to_what_is_drawn() -> None:
