@@ -20,7 +20,7 @@ from converter.core.idempotency import Claim
 from converter.core.order import Delivery, Order, Selection
 from converter.core.outputs import FileRef, Output
 from converter.core.workflow import check, wanted_outputs
-from converter.errors import Canceled, Draining, EngineFailed, Expired, Fault, IdInUse, NotFound
+from converter.errors import Canceled, Draining, EngineFailed, Expired, Fault, IdInUse, InvalidInput, NotFound
 from converter.gate import FreePlace, Ticket
 from converter.means import Means
 from converter.media.outputs import Broken, Gone, Item, OpenFile, open_items
@@ -122,7 +122,10 @@ class Jobs:
         if known is not None and not _gives_way(known, claim):
             raise IdInUse(f"the id {order.id} names another job, which goes on or whose result is kept")
         self._means.warden.check(order.workflow)
-        staging = self._means.inputs.stage(order)
+        try:
+            staging = self._means.inputs.stage(order)
+        except InvalidInput as fault:
+            raise order.tell(fault) from None
         ticket.apply(order.priority, order.timeout)
         run = Run(self._means, order, ticket, staging, kept=alone or claim is not None, alone=alone, claim=claim)
         self._live[order.scope, order.id] = run

@@ -387,7 +387,7 @@ class Run:
             return
         self.ended_at = self._now()
         if isinstance(outcome, Fault):
-            outcome.detached()
+            outcome = self.order.tell(outcome).detached()
         self.outcome.set_result(outcome)
         sizes = [item.size for item in self.items]
         self._trail.end(outcome, self.times, self.ended_at - self._begun_at, sizes)

@@ -133,7 +133,7 @@ class Native:
         workflow, used = fill(template, body.inputs, draw_seed)
         labels = {output.node_id: output.name for output in template.outputs}
         order = self._order(body, workflow, parts, preference)
-        return replace(order, media=template.media, inputs=used, labels=labels)
+        return replace(order, media=template.media, inputs=used, labels=labels, holes=template.inputs)
 
     def _order(
         self, body: Common, workflow: Mapping[str, Any], parts: Mapping[str, Part], preference: Preference

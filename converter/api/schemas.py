@@ -276,8 +276,10 @@ def explain(faults: Iterable[type[Fault]]) -> str:
 
 def _describe_problem() -> Schema:
     faults = list_faults()
-    reason = _object({"type": TEXT, "message": TEXT, "details": TEXT, "input_name": TEXT}, "input_name")
-    place = {"node_id": _or_null(TEXT), "class_type": _or_null(TEXT), "input_name": TEXT}
+    filled = _about(TEXT, "The template's input that fills `input_name` of the node.")
+    at = {"input_name": TEXT, "template_input": filled}
+    reason = _object({"type": TEXT, "message": TEXT, "details": TEXT, **at}, *at)
+    place = {"node_id": _or_null(TEXT), "class_type": _or_null(TEXT), **at}
     helpful: dict[str, Schema] = {
         **place,
         "retry_after": _about(_COUNT, "Seconds, as in `Retry-After`."),
@@ -289,7 +291,9 @@ def _describe_problem() -> Schema:
             "description": "What is wrong with the workflow, by node id.",
             "additionalProperties": _object({"class_type": _or_null(TEXT), "errors": _list(reason)}),
         },
-        "inputs": _about(_list(_object(place)), "The inputs that can't be used, where there are several."),
+        "inputs": _about(
+            _list(_object(place, "template_input")), "The inputs that can't be used, where there are several."
+        ),
         "exception_type": TEXT,
         "queue": _HEALTH["queue"],
         "phase": _about(TEXT, "Where the job was when its time was up."),

@@ -251,7 +251,9 @@ def _node_sentences(node_errors: object) -> Iterator[str]:
         errors = node.get("errors") if isinstance(node, dict) else None
         for error in errors if isinstance(errors, list) else ():
             if isinstance(error, dict):
-                yield f"node {node_id} ({node.get('class_type')}): {_join(error, ('input_name', 'message', 'details'))}"
+                said = _join(error, ("input_name", "message", "details"))
+                filled = f"/inputs/{error['template_input']}: " if error.get("template_input") else ""
+                yield f"{filled}node {node_id} ({node.get('class_type')}): {said}"
 
 
 def _join(holder: Mapping[str, Any], members: tuple[str, ...]) -> str:

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, Protocol
 
+from converter.core.template import Input
+from converter.core.template_faults import name_inputs
+from converter.errors import Fault
+
 Format = Literal["png", "jpeg", "webp", "avif"]
 Metadata = Literal["keep", "strip"]
 
@@ -82,6 +86,7 @@ class Order:
     `foreseen` are the output nodes that will answer, as far as the workflow shows it.
     `inputs` are those that a template was filled with, drawn seeds included; they are answered with the result.
     `labels` are the names that a template has for outputs, by node id.
+    `holes` are the inputs of the template that it was made from, by which faults are told.
     `media` are inputs, as (node id, input name), that name media though their node is no known loader.
     `extra_data` may hold the caller's secrets: it is handed to the engine and kept out of every representation.
     """
@@ -97,8 +102,13 @@ class Order:
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
     inputs: Mapping[str, Any] | None = field(default=None, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
+    holes: tuple[Input, ...] = ()
     scope: str = ""
     request: str = ""
+
+    def tell(self, fault: Fault) -> Fault:
+        """The fault in words that whoever gave the order knows: inputs of a template by their names."""
+        return name_inputs(fault, self.holes)
 
     @property
     def about(self) -> dict[str, str]:

@@ -17,8 +17,8 @@ export function complaintsOf({ problems, inputs, node_id, input_name, node_error
 }
 
 function tell(sentences, { node_id: id, input_name: name }) {
-  const about = sentences.find((sentence) => sentence.startsWith(`Input ${name} of node ${id} `));
-  return about?.replace(/^Input .*? of node \S+ (\([^)]*\) )?/, "") ?? `can't be used: ${sentences.join(" ")}`;
+  const about = sentences.find((sentence) => sentence.includes(`Input ${name} of node ${id} `));
+  return about?.replace(/^.*?Input .*? of node \S+ (\([^)]*\) )?/, "") ?? `can't be used: ${sentences.join(" ")}`;
 }
 
 function explain({ message, details }) {

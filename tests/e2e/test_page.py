@@ -410,14 +410,18 @@ NODES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("problem", "beside", "elsewhere"),
     [
-        ({"node_id": "7", "input_name": "left", "detail": "Input left of node 7 (X) is odd."}, "Left is odd.", ""),
+        (
+            {"node_id": "7", "input_name": "left", "detail": "/inputs/left: Input left of node 7 (X) is odd."},
+            "Left is odd.",
+            "",
+        ),
         (
             {
                 "inputs": [{"node_id": "9", "input_name": "x"}, {"node_id": "7", "input_name": "left"}],
-                "detail": "Input x of node 9 (X) is even. Input left of node 7 (X) is odd.",
+                "detail": "/inputs/left: Input x of node 9 (X) is even. Input left of node 7 (X) is odd.",
             },
             "Left is odd.",
-            "Input x of node 9 (X) is even. Input left of node 7 (X) is odd.",
+            "/inputs/left: Input x of node 9 (X) is even. Input left of node 7 (X) is odd.",
         ),
         ({"node_errors": {"8": NODES["8"]}}, "Left can't be used: Value is too big (9 > 8).", ""),
         ({"node_errors": NODES, "detail": "much"}, "Left can't be used: Value is too big (9 > 8).", "Much."),

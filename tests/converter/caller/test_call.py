@@ -110,14 +110,16 @@ async def test_errors_of_nodes_are_said_as_sentences(workflow: str, capsys: pyte
     errors = [
         {"type": "a", "message": "Value not in list", "details": "'x.ckpt' not in []", "input_name": "ckpt_name"},
         {"type": "b", "message": "Odd \x1b[2J", "details": ""},
+        {"type": "c", "message": "No", "details": "", "input_name": "ckpt_name", "template_input": "model"},
     ]
     nodes = {"4": {"class_type": "CheckpointLoaderSimple", "errors": errors}, "5": None, "6": {"errors": [None]}}
     async with serving(problem(422, "invalid_workflow", node_errors=nodes)) as server:
         await call(workflow, server.url)
-    assert capsys.readouterr().err.splitlines()[:3] == [
+    assert capsys.readouterr().err.splitlines()[:4] == [
         "converter run: Title",
         "converter run: node 4 (CheckpointLoaderSimple): ckpt_name: Value not in list: 'x.ckpt' not in []",
         "converter run: node 4 (CheckpointLoaderSimple): Odd  [2J",
+        "converter run: /inputs/model: node 4 (CheckpointLoaderSimple): ckpt_name: No",
     ]
 
 
