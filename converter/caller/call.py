@@ -171,7 +171,7 @@ async def _carry(call: Call, workflow: Any, api_key: str | None) -> Result:
             raise Refusal(Exit.USAGE, str(error)) from None
         try:
             async with client:
-                work, options = await _compose(call, client, workflow)
+                work, options = await _compose(call, client, workflow, display)
                 return await _follow(client, work, options, display)
         except Fault as fault:
             lines = map(printable, _sentences(fault))
@@ -183,7 +183,7 @@ async def _carry(call: Call, workflow: Any, api_key: str | None) -> Result:
             raise Refusal(Exit.UNREACHABLE, printable(error)) from None
 
 
-async def _compose(call: Call, client: Client, workflow: Any) -> tuple[Any, Options]:
+async def _compose(call: Call, client: Client, workflow: Any, display: Display) -> tuple[Any, Options]:
     """What is sent: inputs of a template are of the types that the service says."""
     options = _options(call)
     work: Any = Template(call.work)
@@ -191,7 +191,10 @@ async def _compose(call: Call, client: Client, workflow: Any) -> tuple[Any, Opti
         if workflow is not None:
             work, options["files"] = inputs.change(workflow, call.set)
         elif call.set:
-            given, options["files"] = inputs.fill(await client.describe(call.work), call.set)
+            described = await client.describe(call.work)
+            given, options["files"] = inputs.fill(described, call.set)
+            for sentence in inputs.find_unsent(described, call.set):
+                display.note(f"converter run: {sentence}")
             work = Template(call.work, given)
     return work, options
 

@@ -6,11 +6,12 @@ before anything is sent.
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from converter.core.assignments import Upload, Wrong, read_input, read_place, split
+from converter.core.assignments import Upload, Wrong, read_input, read_place, split, takes_file
 
 
 class Unusable(Exception):
@@ -68,6 +69,16 @@ def fill(described: Mapping[str, Any], words: Sequence[str]) -> tuple[dict[str, 
 
     _assign(words, assign)
     return inputs, parts.files
+
+
+def find_unsent(described: Mapping[str, Any], words: Sequence[str]) -> Iterator[str]:
+    """A sentence for each word that names a file that is here, as one that the engine should have."""
+    schema = described.get("inputs")
+    for word in words:
+        name, _, text = word.partition("=")
+        with suppress(OSError):  # a text that can't be a path, such as base64
+            if takes_file(schema if isinstance(schema, dict) else {}, name) and Path(text).is_file():
+                yield f"--set {word} names a file of the engine's; --set {name}=@{text} sends the one that is here"
 
 
 class _Parts:

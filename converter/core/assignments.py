@@ -37,14 +37,24 @@ def split(text: str) -> tuple[str, str]:
 
 def read_input(inputs: Mapping[str, Any], name: str, text: str) -> Any:
     """A value for a template's input, by the JSON Schema of its inputs: an Upload for `@path` where a file can go."""
-    properties = inputs.get("properties")
-    known: Mapping[str, Any] = properties if isinstance(properties, dict) else {}
+    known = _properties(inputs)
     schema = known.get(name)
     if not isinstance(schema, dict):
         raise Wrong(_suggest(name, list(known)))
-    if schema.get("x-type") in MEDIA:
+    if takes_file(inputs, name):
         return Upload(text[1:]) if text.startswith("@") else text
     return _read(schema.get("type"), text)
+
+
+def takes_file(inputs: Mapping[str, Any], name: str) -> bool:
+    """Whether a file can be sent as the template's input, by the JSON Schema of its inputs."""
+    schema = _properties(inputs).get(name)
+    return isinstance(schema, dict) and schema.get("x-type") in MEDIA
+
+
+def _properties(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = inputs.get("properties")
+    return properties if isinstance(properties, dict) else {}
 
 
 def read_place(graph: Mapping[str, Any], place: str, text: str) -> tuple[tuple[str, str], Any]:

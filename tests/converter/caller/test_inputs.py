@@ -71,6 +71,15 @@ async def test_files_are_sent_beside_the_inputs_and_once_each() -> None:
     assert b"Content-Type: image/png" in body
 
 
+async def test_a_file_that_is_here_and_not_sent_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("photo=photo.png", f"mask={'iVBO' * 2000}", "prompt=photo.png")
+    async with serving([telling(DESCRIBED), DONE]) as server:
+        assert await call("paint", server, *words) == Exit.OK
+    assert server.asked[1].document["inputs"]["photo"] == "photo.png"
+    told = "--set photo=photo.png names a file of the engine's; --set photo=@photo.png sends the one that is here"
+    assert [line for line in capsys.readouterr().err.splitlines() if "--set" in line] == [f"converter run: {told}"]
+
+
 async def test_places_of_a_workflow_are_set_as_well() -> None:
     async with serving(DONE) as server:
         assert await call("graph.json", server, "3.steps=5", "3.image=@photo.png") == Exit.OK
