@@ -107,7 +107,7 @@ class Errands:
         if isinstance(submission, answers.Refused):
             if self._staging.endangered:
                 return deeds.Refused(EngineFailed("the engine has restarted, and may have lost the inputs of this job"))
-            return deeds.Refused(normalize_refusal(submission.status, submission.body))
+            return deeds.Refused(normalize_refusal(submission.status, submission.body, self._means.watch.classes))
         if submission.prompt_id != prompt_id:
             await self.withdraw(submission.prompt_id)
             return deeds.Refused(EngineFailed("the engine chooses its own prompt ids: it is too old for this service"))

@@ -68,13 +68,15 @@ class Watch:
 
     The history record of the warm-up is the mark by which an engine is known again: it is gone after a restart. So is
     every prompt in its queue; one that is still there shows the same where somebody has cleared the history.
-    `output_classes`: classes of nodes that are outputs, None until they are known; `uploads`: inputs that take the name
-    of an uploaded file; `max_upload_size`: bytes of an upload, where the engine tells. `warmed` is set for good by the
-    first warm-up that succeeds. `lost`: the engine is not started again, of which `on_loss` is told once.
+    `classes`: those of nodes that the engine has, none until they are known; `output_classes`: those that are outputs,
+    None until then; `uploads`: inputs that take the name of an uploaded file; `max_upload_size`: bytes of an upload,
+    where the engine tells. `warmed` is set for good by the first warm-up that succeeds. `lost`: the engine is not
+    started again, of which `on_loss` is told once.
     """
 
     def __init__(self, gate: Gate, staleness: float, metrics: Metrics) -> None:
         self.instance: str | None = None
+        self.classes: frozenset[str] = frozenset()
         self.output_classes: frozenset[str] | None = None
         self.uploads: frozenset[tuple[str, str]] = frozenset()
         self.max_upload_size: int | None = None
@@ -271,7 +273,8 @@ class Watch:
                 await asyncio.sleep(WARMUP_RETRY)
             return  # else the engine went away under it, and the next one is warmed up at once
         if nodes is not None and instance == self.instance:
-            self._is_warm, self.output_classes, self.uploads = True, nodes.outputs, nodes.uploads
+            self._is_warm, self.classes = True, nodes.classes
+            self.output_classes, self.uploads = nodes.outputs, nodes.uploads
             self.warmed.set()
             self._gate.observe(readiness.WarmedUp())
             if child is not None and generation is not None:

@@ -22,6 +22,7 @@ from converter.api.bodies import read_document, validate
 from converter.api.dialects import Hall
 from converter.api.requests import WHOLE, Id, lacking
 from converter.core import comfyui_api
+from converter.core.guesses import suggest
 from converter.core.order import Order, Selection
 from converter.core.template import Template, fill
 from converter.core.webhooks import format_time
@@ -157,7 +158,7 @@ class ComfyuiApi:
         name = request.match_info["name"]
         template = self._hall.templates.get(name)
         if template is None:
-            raise NotFound(f"there is no workflow {name[:64]} here")
+            raise NotFound(f"there is no workflow {name[:64]} here{suggest(name, self._hall.templates)}")
         return await self._work(request, Workflow, lambda body: (_fill(template, body.input), template))
 
     async def _work(

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from converter.api.turnstile import Turnstile
 from converter.api.work import LONG_TIMEOUT, draw_seed
 from converter.core import admission
 from converter.core.catalog import Offer
+from converter.core.guesses import suggest
 from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.media import media_inputs
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
@@ -286,8 +286,7 @@ class Native:
     def _find_offer(self, request: web.Request) -> Offer:
         name, offers = request.match_info["name"], self._offers()
         if name not in offers:
-            close = get_close_matches(name[:64], offers, 1)
-            raise NotFound(f"there is no workflow {name[:64]} here{f'; did you mean {close[0]}?' if close else ''}")
+            raise NotFound(f"there is no workflow {name[:64]} here{suggest(name, offers)}")
         return offers[name]
 
 

@@ -8,9 +8,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
+from converter.core.guesses import suggest
 from converter.core.template import MEDIA
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -127,7 +127,4 @@ def _refuse(word: str) -> Any:
 
 
 def _suggest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    if close:
-        return f"there is no such input; did you mean {close[0]}?"
-    return f"there is no such input; there are {', '.join(known)}" if known else "there are no inputs"
+    return f"there is no such input{suggest(name, known)}" if known else "there are no inputs"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from converter.core.guesses import guess
 from converter.core.workflow import Graph, NodeErrors, explain, refuse, scrub
 from converter.errors import EngineFailed, Fault, Internal, InvalidWorkflow, TooLarge
 
@@ -27,11 +28,11 @@ _UNEXPLAINED: Mapping[str, str] = {
 }
 
 
-def normalize_refusal(status: int, body: object) -> Fault:
+def normalize_refusal(status: int, body: object, classes: Collection[str] = ()) -> Fault:
     """The fault for an answer of `POST /prompt` other than 200; `body` is its parsed JSON, or anything else.
 
     400 with an error is InvalidWorkflow with `node_errors`, 413 TooLarge, what only the converter can have got wrong
-    Internal, and all else EngineFailed.
+    Internal, and all else EngineFailed. `classes` are those that the engine has, as far as they are known.
     """
     if status == 413:
         return TooLarge("The workflow is larger than the engine accepts.")
@@ -41,7 +42,7 @@ def normalize_refusal(status: int, body: object) -> Fault:
     kind = _text(error, "type")
     if kind in _OURS:
         return Internal("The engine did not understand the submission.")
-    node_errors = _read(body.get("node_errors")) or _blame(error)
+    node_errors = _read(body.get("node_errors")) or _blame(error, classes)
     if node_errors:
         return refuse(_OPENING, node_errors)
     if kind in _UNEXPLAINED and not _text(error, "details"):
@@ -96,7 +97,7 @@ def _translate(error: Mapping[str, Any]) -> dict[str, str]:
     return explain(_text(error, "type") or "unknown", message, scrub(_text(error, "details")), input_name)
 
 
-def _blame(error: Mapping[str, Any]) -> NodeErrors:
+def _blame(error: Mapping[str, Any], classes: Collection[str]) -> NodeErrors:
     """The node that a top-level error is about.
 
     ComfyUI 0.3.64 has `invalid_prompt` for a missing and for an unknown class, and names node and class in texts only;
@@ -114,9 +115,10 @@ def _blame(error: Mapping[str, Any]) -> NodeErrors:
     if class_type is None and "class_type" in message:
         reason = explain("missing_class_type", "The node has no class_type")
     else:
-        reason = explain(
-            "missing_node_type", "The engine has no node of this class; perhaps a custom node is not installed"
-        )
+        meant = guess(class_type or "", classes)
+        lost = "perhaps a custom node is not installed"
+        hint = f"did you mean {meant}, or is a custom node not installed?" if meant else lost
+        reason = explain("missing_node_type", f"The engine has no node of this class; {hint}")
     return {node_id: {"class_type": class_type, "errors": [reason]}}
 
 

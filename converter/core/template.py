@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from converter.core.guesses import suggest
 from converter.core.workflow import Graph, explain, refuse, replace_inputs
 from converter.errors import InvalidRequest
 
@@ -19,6 +20,9 @@ Place = tuple[str, str]
 
 MAX_SEED = 2**64 - 1
 """The largest seed of ComfyUI's samplers."""
+
+MAX_GUESSED = 8
+"""Unknown inputs of one request for which is guessed what was meant."""
 
 MEDIA = ("image", "video", "audio")
 """The types whose values are files."""
@@ -204,8 +208,12 @@ def examine(template: Template, inputs: Mapping[str, object]) -> list[Mapping[st
         objection = object_to(hole, inputs[hole.name]) if given else "is required" if hole.required else None
         if objection is not None:
             problems.append(_problem(hole.name, objection))
-    known = {hole.name for hole in template.inputs}
-    return problems + [_problem(name, "is no input of this template") for name in inputs if name not in known]
+    known = [hole.name for hole in template.inputs]
+    strays = [name for name in inputs if name not in known]
+    for number, name in enumerate(strays):
+        hint = suggest(name, known) if number < MAX_GUESSED else ""
+        problems.append(_problem(name, f"is no input of this template{hint}"))
+    return problems
 
 
 def _supply(hole: Input, draw_seed: Callable[[], int]) -> Any:

@@ -247,7 +247,8 @@ def refuse(opening: str, node_errors: NodeErrors) -> InvalidWorkflow:
         | {"class_type": entry["class_type"] and clip(entry["class_type"], MAX_ECHO)}
         for node_id, entry in listed
     }
-    return InvalidWorkflow(f"{opening}: {reasons or 'no reason was given'}.", node_errors=bounded)
+    stop = "" if reasons.endswith("?") else "."
+    return InvalidWorkflow(f"{opening}: {reasons or 'no reason was given'}{stop}", node_errors=bounded)
 
 
 def _describe(node_id: object, entry: Mapping[str, Any], error: Mapping[str, str]) -> str:

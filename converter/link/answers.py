@@ -141,10 +141,11 @@ def parse_feature_answer(body: bytes) -> Features:
 
 
 class Nodes(NamedTuple):
-    """What a look at all classes of nodes is for: those that are outputs, and inputs (by class and name) that take the
-    name of an uploaded file.
+    """What a look at all classes of nodes is for: their names, those that are outputs, and inputs (by class and name)
+    that take the name of an uploaded file.
     """
 
+    classes: frozenset[str] = frozenset()
     outputs: frozenset[str] = frozenset()
     uploads: frozenset[tuple[str, str]] = frozenset()
 
@@ -154,6 +155,7 @@ def parse_nodes(body: bytes) -> Nodes:
     read = {name: read_kind(info) for name, info in _mapping(load(body)).items()}
     kinds = {name: kind for name, kind in read.items() if kind is not None}
     return Nodes(
+        frozenset(kinds),
         frozenset(name for name, kind in kinds.items() if kind.is_output),
         frozenset((name, key) for name, kind in kinds.items() for key, port in kind.ports.items() if port.media),
     )

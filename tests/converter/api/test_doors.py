@@ -98,6 +98,13 @@ async def test_what_is_not_there(caller: Caller, path: str) -> None:
     check_refusal(await exchange(caller.url, request("GET", path, None)), 404)
 
 
+async def test_a_template_that_is_not_there_is_told_with_those_that_are(caller: Caller) -> None:
+    for path in ("/v1/workflows/", "/workflow/"):
+        close = await caller.post(f"{path}txt2image", {})
+        assert (close.status, "; did you mean txt2img?" in close.body.decode()) == (404, True)
+        assert "; there are flux, img2img, " in (await caller.post(f"{path}nope", {})).body.decode()
+
+
 async def test_a_sane_request_id_comes_back(caller: Caller) -> None:
     for given in ("abc-123", "4bf92f3577b34da6a3ce929d0e0e4736", "a" * 128, "urn:uuid:a.b_c/d@e=f+g"):
         for data in (

@@ -142,6 +142,14 @@ def test_an_unknown_class_is_one_error_in_all_versions(body: object) -> None:
     assert fault.extensions["node_errors"]["7"]["class_type"] == "Odd"
 
 
+def test_the_class_that_was_meant_is_named_where_the_engine_has_one_like_it() -> None:
+    body = later("missing_node_type", "Not found.", "", node_id="7", class_type="SaveImge")
+    fault = normalize_refusal(400, body, {"SaveImage", "LoadImage"})
+    said = "The engine has no node of this class; did you mean SaveImage, or is a custom node not installed?"
+    assert fault.detail == f"The engine refused the workflow: node 7 (SaveImge): {said}"
+    assert errors_of(fault, "7")[0]["message"] == said
+
+
 def test_an_unknown_class_without_its_name_is_told_too() -> None:
     fault = normalize_refusal(400, later("missing_node_type", "Node 'Nice' not found.", "Node ID '#7'"))
     assert errors_of(fault, "7")[0]["type"] == "missing_node_type"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.template import MAX_SEED, NamedOutput, Template, fill, schema
+from converter.core.template import MAX_GUESSED, MAX_SEED, NamedOutput, Template, fill, schema
 from converter.core.template_toml import Problem, TemplateError, find_folder, parse
 from converter.core.workflow import check
 from converter.errors import InvalidRequest, InvalidWorkflow
@@ -363,8 +363,14 @@ def test_everything_wrong_with_the_inputs_is_told_at_once() -> None:
         "/inputs/size": "must be a whole number",
         "/inputs/seed": "must be at least 0",
         "/inputs/image": 'must be a file name, base64, a data: URI, a URL or {"part": NAME}',
-        "/inputs/a~1b~0c": "is no input of this template",
+        "/inputs/a~1b~0c": f"is no input of this template; there are {', '.join(DECLARATION['inputs'])}",
     }
+
+
+def test_what_was_meant_is_guessed_for_the_first_inputs_that_are_unknown() -> None:
+    assert problems({**GIVEN, "promt": "x"}) == {"/inputs/promt": "is no input of this template; did you mean prompt?"}
+    found = problems({**GIVEN, **{f"step{number}": 1 for number in range(MAX_GUESSED + 1)}})
+    assert [detail.endswith("; did you mean steps?") for detail in found.values()] == [True] * MAX_GUESSED + [False]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,13 @@ async def test_what_the_engine_refuses_is_told_node_by_node(case: str, version: 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+async def test_a_misspelt_class_is_told_with_the_one_that_was_meant(version: str) -> None:
+    async with FakeEngine(version=version) as engine, converter(engine.url) as caller:
+        told = problem(await caller.run(picture(1, save="SaveImge")))
+        assert told["detail"].endswith("did you mean SaveImage, or is a custom node not installed?")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_what_the_engine_would_run_in_part_is_withdrawn(version: str) -> None:
     async with FakeEngine(version=version) as engine, converter(engine.url) as caller:
         engine.hold()

@@ -249,6 +249,7 @@ def test_nodes() -> None:
         "Junk": 5,
     }
     nodes = answers.parse_nodes(dump(info))
+    assert nodes.classes == info.keys() - {"Junk"}
     assert nodes.outputs == {"SaveImage"}
     assert nodes.uploads == {("LoadImage", "image"), ("LoadVideo", "file"), ("Recorder", "sound")}
 
