@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.core.media import FOLDERS, LOADERS
-from converter.core.template import MEDIA, Input, Place, Template
+from converter.core.template import MEDIA, Input, Place, Template, is_number
 from converter.core.template_toml import find_folder
 from converter.core.workflow import MAX_ECHO, clip
 
@@ -21,14 +21,15 @@ MAX_REASONS = 3
 class Port:
     """An input of a class of nodes.
 
-    type: ComfyUI's word, "COMBO" where it takes one of `choices`. media: image, video or audio where it takes the name
-    of an uploaded file, whose choices are not listed.
+    type: ComfyUI's word, "COMBO" where it takes one of `choices`. step: by how much the editor changes a number. media:
+    image, video or audio where it takes the name of an uploaded file, whose choices are not listed.
     """
 
     type: str
     choices: tuple[str, ...] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    step: float | None = None
     media: str = ""
 
 
@@ -99,9 +100,8 @@ def _read_port(spec: object) -> Port | None:
         return Port("COMBO", tuple(listed))
     if not isinstance(spec[0], str):
         return None
-    limits = [options.get(key) for key in ("min", "max")]
-    low, high = (value if isinstance(value, int | float) and not isinstance(value, bool) else None for value in limits)
-    return Port(spec[0], None, low, high, media)
+    low, high, step = (value if is_number(value := options.get(key)) else None for key in ("min", "max", "step"))
+    return Port(spec[0], None, low, high, step, media)
 
 
 # Judging -----------------------------------------------------------------------------------------------------------

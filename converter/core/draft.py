@@ -14,7 +14,7 @@ from typing import Any
 
 from converter.core.catalog import Catalog, Port
 from converter.core.media import LOADERS
-from converter.core.template import MEDIA, Place
+from converter.core.template import MEDIA, Place, is_whole
 from converter.core.template_toml import TemplateError, parse
 from converter.core.workflow import Graph, clip, is_link, unwrap
 
@@ -155,7 +155,17 @@ def _number(value: object, port: Port | None, limits: Table) -> Table:
     kind = "integer" if isinstance(value, int) and (port is None or port.type == "INT") else "number"
     told = {"minimum": port.minimum, "maximum": port.maximum} if port is not None else {}
     known = {key: limit for key, limit in told.items() if limit is not None}
-    return {"type": kind, "default": value, **limits, **known}
+    table = {"type": kind, "default": value, **limits, **known}
+    if kind == "integer" and port is not None and _counts_by(port.step, table):
+        table["step"] = port.step
+    return table
+
+
+def _counts_by(step: float | None, table: Table) -> bool:
+    """Whether value and minimum are multiples of the engine's step; others count from elsewhere, such as 4 n + 1."""
+    if step is None or not is_whole(step) or step <= 1:
+        return False
+    return not any(table[key] % step for key in ("default", "minimum") if key in table)
 
 
 def _by_value(value: object, port: Port | None) -> Table:

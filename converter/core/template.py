@@ -32,6 +32,7 @@ MEDIA = ("image", "video", "audio")
 class Input:
     """A hole: what goes in, and the places where it goes. None is no default; a seed has both limits.
 
+    step: what a value is a multiple of, and `minimum` with it.
     source: where the engine is asked for the choices, "" where they are declared. Those of an engine are shown to
     callers and left to it to enforce, since it may have got others meanwhile.
     """
@@ -44,6 +45,7 @@ class Input:
     optional: bool = False
     minimum: float | None = None
     maximum: float | None = None
+    step: int | None = None
     choices: tuple[str, ...] = ()
     source: str = ""
     max_length: int | None = None
@@ -150,7 +152,7 @@ _RANGE = frozenset({"minimum", "maximum"})
 
 TYPES: Mapping[str, Type] = {
     "string": Type(is_text, "text", {"type": "string"}, frozenset({"max_length", "example"})),
-    "integer": Type(is_whole, "a whole number", {"type": "integer"}, _RANGE),
+    "integer": Type(is_whole, "a whole number", {"type": "integer"}, _RANGE | {"step"}),
     "number": Type(is_number, "a number", {"type": "number"}, _RANGE),
     "boolean": Type(lambda value: isinstance(value, bool), "true or false", {"type": "boolean"}),
     "choice": Type(is_text, "text", {"type": "string"}, frozenset({"choices"})),
@@ -168,6 +170,8 @@ def object_to(hole: Input, value: Any) -> str | None:
         return f"must be at least {hole.minimum}"
     if hole.maximum is not None and value > hole.maximum:
         return f"must be at most {hole.maximum}"
+    if hole.step is not None and int(value) % hole.step:
+        return f"must be a multiple of {hole.step}"
     if hole.max_length is not None and len(value) > hole.max_length:
         return f"must have at most {hole.max_length} characters"
     if hole.choices and not hole.source and value not in hole.choices:
@@ -246,6 +250,7 @@ def _describe(hole: Input) -> dict[str, Any]:
         "default": hole.default,
         "minimum": hole.minimum,
         "maximum": hole.maximum,
+        "multipleOf": hole.step,
         "maxLength": hole.max_length,
         "enum": list(hole.choices) or None,
         "examples": None if hole.example is None else [hole.example],

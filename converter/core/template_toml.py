@@ -12,6 +12,7 @@ what `parse` accepts, `template.fill` can fill; what it refuses, it names whole.
     default = 512               # without it the input is required, or with `optional = true` the workflow's value stays
     minimum = 16                # integer, number and seed; choice has `choices`, string `max_length`, `example`
     maximum = 2048
+    step = 8                    # integer: what the value, and `minimum`, is a multiple of
     description = "Width of the picture in pixels."
 
     [outputs.picture]
@@ -85,14 +86,17 @@ def _are_choices(value: object) -> bool:
 
 
 _KEYS = frozenset({"type", "node", "description", "default", "optional"})
-_LIMITS = frozenset({"minimum", "maximum", "choices", "max_length", "example"})
+_LIMITS = frozenset({"minimum", "maximum", "step", "choices", "max_length", "example"})
+
+_COUNT: tuple[Callable[[Any], bool], str] = (lambda value: is_whole(value) and value > 0, "a whole number above 0")
 
 _FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "description": (is_text, "text"),
     "optional": (lambda value: isinstance(value, bool), "true or false"),
     "minimum": (is_number, "a number"),
     "maximum": (is_number, "a number"),
-    "max_length": (lambda value: is_whole(value) and value > 0, "a whole number above 0"),
+    "step": _COUNT,
+    "max_length": _COUNT,
     "example": (is_text, "text"),
     "choices": (_are_choices, 'a list of different texts, "models/FOLDER" or "engine"'),
 }
@@ -190,6 +194,8 @@ def _find_problems(name: str, table: object, graph: Graph) -> Iterator[Complaint
         hole = _build(name, table, graph)
         if hole.minimum is not None and hole.maximum is not None and hole.minimum > hole.maximum:
             yield ("minimum",), "is above the maximum"
+        elif hole.minimum is not None and hole.step is not None and int(hole.minimum) % hole.step:
+            yield ("minimum",), "is no multiple of the step"
         elif hole.default is not None and (objection := object_to(hole, hole.default)):
             yield ("default",), objection
         elif hole.example is not None and (objection := object_to(hole, hole.example)):
@@ -247,6 +253,7 @@ def _build(name: str, table: Mapping[str, Any], graph: Graph) -> Input:
         optional=table.get("optional", False),
         minimum=table.get("minimum", 0 if seed else None),
         maximum=table.get("maximum", MAX_SEED if seed else None),
+        step=None if "step" not in table else int(table["step"]),
         choices=() if isinstance(choices, str) else tuple(choices),
         source=choices if isinstance(choices, str) else "",
         max_length=table.get("max_length"),

@@ -51,10 +51,10 @@ function makeText(id, schema) {
 }
 
 function makeNumber(id, schema) {
-  const { minimum, maximum } = schema;
+  const { minimum, maximum, multipleOf } = schema;
   const span = (maximum ?? Infinity) - (minimum ?? -Infinity);
-  const step = schema.type === "integer" ? 1 : span <= 1 ? 0.05 : span <= 20 ? 0.1 : 0.5;
-  const input = make("input", { id, type: "number", min: minimum, max: maximum, step });
+  const fine = schema.type === "integer" ? 1 : span <= 1 ? 0.05 : span <= 20 ? 0.1 : 0.5;
+  const input = make("input", { id, type: "number", min: minimum, max: maximum, step: multipleOf ?? fine });
   input.inputMode = schema.type === "integer" ? "numeric" : "decimal";
   input.value = input.placeholder = String(schema.default ?? "");
   const read = () => {

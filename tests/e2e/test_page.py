@@ -287,7 +287,7 @@ SCHEMA = {
         "share": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
         "sound": {"x-type": "audio", "anyOf": [{"type": "string"}, {"properties": {"part": {"type": "string"}}}]},
-        "left": {"type": "integer", "x-node": ["7.left", "8.x.y"]},
+        "left": {"type": "integer", "multipleOf": 4, "x-node": ["7.left", "8.x.y"]},
     },
     "required": ["text", "style"],
 }
@@ -399,6 +399,12 @@ async def test_every_end_is_told(
         await expect(fault).not_to_be_empty()
         assert words in " ".join((await fault.inner_text()).split())
         await expect(visitor.button("Run")).not_to_have_attribute("aria-disabled", "true")
+
+
+async def test_a_number_goes_by_the_step_of_its_input(browser: Browser, page_of_a_fake: str) -> None:
+    async with acting(browser, page_of_a_fake, "") as (visitor, _):
+        for name, step in {"left": "4", "share": "0.05"}.items():
+            await expect(visitor.page.locator(f"#input-{name}")).to_have_attribute("step", step)
 
 
 NODES: dict[str, Any] = {

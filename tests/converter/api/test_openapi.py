@@ -351,6 +351,7 @@ WRONG_INPUTS: dict[str, Any] = {
     "an unknown input": {"prompt": "a", "size": 1},
     "a wrong type": {"prompt": 1},
     "too many steps": {"prompt": "a", "steps": 201},
+    "a size between the steps": {"prompt": "a", "width": 131},
     "no such sampler": {"prompt": "a", "sampler": "magic"},
 }
 

@@ -134,6 +134,19 @@ def test_what_the_engine_says_is_used() -> None:
     assert list(found["outputs"].values()) == [{"node": "5"}, {"node": "6"}]
 
 
+def test_steps_are_drafted_where_the_value_goes_by_them() -> None:
+    ports = {
+        "width": Port("INT", minimum=16, step=8.0),
+        "height": Port("INT", minimum=16, step=8),
+        "length": Port("INT", minimum=1, step=4),
+        "steps": Port("INT", minimum=1, step=1),
+        "cfg": Port("FLOAT", minimum=0, step=2),
+    }
+    graph = {"1": node("Video", width=512, height=500, length=33, steps=20, cfg=4)}
+    found = declare(graph, Catalog({"Video": Kind(ports)}))["inputs"]
+    assert {name: table.get("step") for name, table in found.items()} == {**dict.fromkeys(ports), "width": 8}
+
+
 def test_what_is_not_guessed_is_listed() -> None:
     text = draft({"1": node("Odd", depth=3, steps="many"), "2": node("A", seed=1)}, Catalog(), "x")
     assert "# Inputs of nodes that stay as they are in the workflow: 1.depth, 1.steps\n" in text

@@ -39,7 +39,7 @@ DECLARATION: dict[str, Any] = {
         "mode": {"type": "choice", "node": "2.mode", "choices": ["a", "b"], "default": "b"},
         "steps": {"type": "integer", "node": "3.steps", "minimum": 1, "maximum": 50, "optional": True},
         "cfg": {"type": "number", "node": "3.cfg", "default": 7, "minimum": 0.5},
-        "size": {"type": "integer", "node": ["3.width", "3.height"], "default": 64},
+        "size": {"type": "integer", "node": ["3.width", "3.height"], "default": 64, "step": 8},
         "seed": {"type": "seed", "node": ["3.seed", "3.5.seed"]},
         "image": {"type": "image", "node": "1.image"},
         "dotted": {"type": "integer", "node": "2.a.b", "optional": True},
@@ -131,6 +131,11 @@ def test_a_declaration_may_be_empty() -> None:
         ({"type": "integer", "node": "3.steps", "minimum": 0.5}, ".minimum: must be a whole number"),
         ({"type": "seed", "node": "3.seed", "maximum": 0.5}, ".maximum: must be a whole number"),
         ({"type": "number", "node": "3.cfg", "minimum": 2, "maximum": 1}, ".minimum: is above the maximum"),
+        ({"type": "integer", "node": "3.steps", "step": 0}, ".step: must be a whole number above 0"),
+        ({"type": "integer", "node": "3.steps", "step": 0.5}, ".step: must be a whole number above 0"),
+        ({"type": "number", "node": "3.cfg", "step": 1}, ".step: does not apply to number"),
+        ({"type": "integer", "node": "3.steps", "step": 4, "minimum": 1}, ".minimum: is no multiple of the step"),
+        ({"type": "integer", "node": "3.steps", "step": 4, "default": 6}, ".default: must be a multiple of 4"),
         ({"type": "seed", "node": "3.seed", "maximum": -1}, ".minimum: is above the maximum"),
         ({"type": "choice", "node": "2.mode"}, ".choices: is missing"),
         (
@@ -265,6 +270,7 @@ tables = st.fixed_dictionaries(
         "optional": st.booleans() | values,
         "minimum": st.integers() | values,
         "maximum": st.integers() | values,
+        "step": st.integers(-1, 9) | values,
         "choices": st.sampled_from([["a", "b"], "engine", "models/vae"]) | values,
         "max_length": st.integers() | values,
         "example": st.text() | values,
@@ -367,6 +373,11 @@ def test_everything_wrong_with_the_inputs_is_told_at_once() -> None:
     }
 
 
+def test_a_value_is_a_multiple_of_the_step() -> None:
+    assert fill(template(), {**GIVEN, "size": 72.0}, lambda: 0)[1]["size"] == 72
+    assert problems({**GIVEN, "size": 131}) == {"/inputs/size": "must be a multiple of 8"}
+
+
 def test_what_was_meant_is_guessed_for_the_first_inputs_that_are_unknown() -> None:
     assert problems({**GIVEN, "promt": "x"}) == {"/inputs/promt": "is no input of this template; did you mean prompt?"}
     found = problems({**GIVEN, **{f"step{number}": 1 for number in range(MAX_GUESSED + 1)}})
@@ -450,7 +461,7 @@ def test_the_schema_of_the_inputs() -> None:
             "mode": {"type": "string", "x-type": "choice", "enum": ["a", "b"], "default": "b"},
             "steps": {"type": "integer", "x-type": "integer", "minimum": 1, "maximum": 50},
             "cfg": {"type": "number", "x-type": "number", "minimum": 0.5, "default": 7},
-            "size": {"type": "integer", "x-type": "integer", "default": 64},
+            "size": {"type": "integer", "x-type": "integer", "multipleOf": 8, "default": 64},
             "seed": {"type": "integer", "x-type": "seed", "minimum": 0, "maximum": MAX_SEED},
             "image": {
                 "x-type": "image",
@@ -503,3 +514,15 @@ def test_every_shipped_workflow_is_a_template() -> None:
     assert {path.stem for path in SHIPPED.glob("*.json")} == {path.stem for path in SHIPPED.glob("*.toml")}
     for path in SHIPPED.glob("*.json"):
         shipped(path.stem)
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "step"),
+    [
+        *((name, 4096, 8) for name in ("txt2img", "img2img", "inpaint", "upscale")),
+        *((name, 4096, step) for name, step in {"sd15": 8, "sdxl": 8, "sd35": 16, "flux": 16}.items()),
+    ],
+)
+def test_shipped_templates_take_sizes_that_their_models_can_draw(name: str, most: int, step: int) -> None:
+    sizes = [hole for hole in shipped(name).inputs if hole.name in ("width", "height")]
+    assert [(hole.maximum, hole.step) for hole in sizes] == [(most, step)] * 2
