@@ -519,7 +519,7 @@ def test_every_shipped_workflow_is_a_template() -> None:
 @pytest.mark.parametrize(
     ("name", "most", "step"),
     [
-        *((name, 4096, 8) for name in ("txt2img", "img2img", "inpaint", "upscale")),
+        *((name, 1024, 8) for name in ("txt2img", "img2img", "inpaint", "upscale")),
         *((name, 4096, step) for name, step in {"sd15": 8, "sdxl": 8, "sd35": 16, "flux": 16}.items()),
     ],
 )
