@@ -84,8 +84,8 @@ All but the last need an API key: -H 'Authorization: Bearer SECRET'.
 
 OF_THE_EMBEDDED_ENGINE = """\
   # a picture as a file
-  curl -s {url}/v1/workflows/txt2img -H 'Content-Type: application/json' -H 'Accept: image/png' \\
-    -d '{{"inputs": {{"prompt": "a red circle on a white background"}}}}' -o picture.png
+  curl -sS {url}/v1/workflows/txt2img -H 'Content-Type: application/json' -H 'Accept: image/png' \\
+    -d '{{"inputs": {{"prompt": "a red circle on a white background"}}}}' --fail-with-body -o picture.png
 
   # the same as JSON, the picture inside as base64
   curl -s {url}/v1/workflows/txt2img -H 'Content-Type: application/json' \\
@@ -98,7 +98,8 @@ OF_THE_EMBEDDED_ENGINE = """\
 
 OF_ANY_ENGINE = """\
   # a red picture as a file; it needs no model
-  curl -s {url}/v1/run -H 'Content-Type: application/json' -H 'Accept: image/png' -o red.png -d '{{"workflow": {{
+  curl -sS {url}/v1/run -H 'Content-Type: application/json' -H 'Accept: image/png' \\
+    --fail-with-body -o red.png -d '{{"workflow": {{
     "1": {{"class_type": "EmptyImage", "inputs": {{"width": 64, "height": 64, "batch_size": 1, "color": 16711680}}}},
     "2": {{"class_type": "SaveImage", "inputs": {{"images": ["1", 0], "filename_prefix": "red"}}}}}}}}'
 """

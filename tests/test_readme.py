@@ -144,6 +144,12 @@ def test_pictures_of_the_scripts_are_pictures(desk: Path) -> None:
     assert events((desk / "events.txt").read_text())[-1][0] == "result"
 
 
+def test_a_fault_that_goes_into_a_file_makes_curl_fail() -> None:
+    calls = [call for snippet in SNIPPETS for call in snippet.script.split("curl ")[1:] if " -o " in call]
+    assert len(calls) == 5
+    assert all("--fail-with-body -o " in call for call in calls)
+
+
 def test_every_kind_of_request_has_a_script() -> None:
     scripts = " ".join(snippet.script for snippet in SNIPPETS)
     for kind in ("/v1/run", "image/png", "text/event-stream", "respond-async", "/cancel", "/v1/workflows/", "-F "):

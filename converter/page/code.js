@@ -26,7 +26,7 @@ export function curlOf({ home, template, inputs, keyed, output }) {
   } else {
     lines.push(`-d ${shell(bodyOf(inputs))}`);
   }
-  lines.push(`-o ${shell(output ? output.name : "result.json")}`);
+  lines.push(`--fail-with-body -o ${shell(output ? output.name : "result.json")}`);
   return lines.join(" \\\n  ");
 }
 

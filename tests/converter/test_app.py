@@ -299,6 +299,7 @@ async def test_what_the_greeting_shows_of_an_unknown_engine_works(engine: FakeEn
     greeting = compose_greeting(settings, "http://127.0.0.1:3000", "http://127.0.0.1:3000")
     bodies = re.findall(r" -d '(.*?)'", greeting, re.DOTALL)
     assert len(bodies) == greeting.count(" -d ") == 1
+    assert greeting.count("--fail-with-body -o ") == greeting.count(" -o ") == 1
     assert "Ctrl-C stops the converter; the engine goes on." in greeting
     async with converter(engine.url) as caller:
         reply = await caller.post("/v1/run", json.loads(bodies[0]))
@@ -308,6 +309,7 @@ async def test_what_the_greeting_shows_of_an_unknown_engine_works(engine: FakeEn
 def test_the_greeting_shows_templates_where_it_knows_that_they_work() -> None:
     at = "http://127.0.0.1:3000"
     assert "/v1/workflows/txt2img" in compose_greeting(load({}, {}), at, at)
+    assert "--fail-with-body -o picture.png" in compose_greeting(load({}, {}), at, at)
     assert "/v1/workflows/" not in compose_greeting(load({"shipped_workflows": False}, {}), at, at)
     assert "/v1/workflows/" not in compose_greeting(load({"engine_command": "x"}, {}), at, at)
     assert at not in compose_greeting(load({"public_url": "http://outside"}, {}), at, at)

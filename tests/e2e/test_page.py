@@ -94,6 +94,7 @@ async def test_what_is_shown_as_curl_and_python_draws_the_same(visitor: Visitor,
         await visitor.page.get_by_role("link", name="Download").click()
     saved = Image.open(await (await download.value).path())
     curl = await visitor.page.locator("#panel-curl").inner_text()
+    assert "--fail-with-body -o " in curl
     await visitor.page.get_by_role("tab", name="Python").click()
     python = await visitor.page.locator("#panel-python").inner_text()
     for name, script in (("curl", curl), ("python", f"{shlex.quote(sys.executable)} -c {shlex.quote(python)}")):
