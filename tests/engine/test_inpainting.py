@@ -13,6 +13,7 @@ from engine.latents import Latent
 from engine.models import Handle, Models
 from engine.nodes import inpainting, latents
 from tests.engine.contexts import RecordingContext
+from tests.engine.test_diffusion_nodes import draw
 
 NODES = {node.class_type: node for family in (inpainting, latents) for node in family.NODES}
 VAE = Handle("tiny", "vae")
@@ -87,6 +88,23 @@ def test_a_mask_is_laid_on_latents(context: RecordingContext) -> None:
     assert torch.equal(fitted[0], fitted[2]), "masks are taken in turn"
     assert not torch.equal(fitted[0], fitted[1])
     assert empty.fit_mask() is None
+
+
+def test_a_sampler_keeps_what_a_mask_leaves_out_and_draws_the_rest(context: RecordingContext, models: Models) -> None:
+    before = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    mask = np.zeros((1, 64, 64), np.float32)
+    mask[:, 16:48, 32:] = 1
+    drawn = torch.zeros(1, 4, 8, 8, dtype=torch.bool)
+    drawn[:, :, 2:6, 4:] = True
+    latent = call(context, "SetLatentNoiseMask", samples=Latent.of(before), mask=mask)
+    first, second = (draw(context, latent, seed=seed).samples for seed in (5, 6))
+    scale = models.denoiser(Handle("tiny", "model")).scale
+    kept = scale.leave(scale.enter(before))  # the same but for how a float is rounded on the way
+    assert torch.allclose(kept, before, rtol=1e-6)
+    for found in (first, second):
+        assert torch.equal(found[~drawn], kept[~drawn])
+        assert float((found - before)[drawn].abs().mean()) > 0.3
+    assert float((first - second)[drawn].abs().mean()) > 0.3
 
 
 @settings(max_examples=30)

@@ -99,7 +99,8 @@ def inpaint(model: str, folders: Folders, device: Device, models: Models) -> Non
     workflow["3"]["inputs"]["seed"] += 1
     (other,) = run(workflow, folders, device, models)["9"]
     changes = np.abs(picture.astype(float) - other)
-    assert changes[24:40, 24:40].mean() > 2 * changes[:4, :4].mean(), "what is drawn differs, what is kept less"
+    # About 10 times as much; 4 times if the sampler knew of no mask.
+    assert changes[24:40, 24:40].mean() > 6 * changes[:4, :4].mean(), "what is drawn differs, what is kept less"
 
 
 def test_two_passes(folders: Folders, device: Device, models: Models) -> None:
