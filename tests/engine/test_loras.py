@@ -16,11 +16,14 @@ from engine.errors import ModelError
 from engine.ldm import list_original_names
 from engine.loras import read_lora
 from engine.models import Handle, Models
+from engine.nodes import loaders
 from engine.pipelines import Denoiser
 from engine.shelves import Source
 from engine.texts import TextEncoder
+from tests.engine.contexts import RecordingContext
 from tests.engine.families import build_xl
 
+NODES = {node.class_type: node for node in loaders.NODES}
 RANK = 2
 STRENGTH = 0.5
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
@@ -244,3 +247,28 @@ def test_models_with_loras_are_evicted_like_others(device: Device, shelf: Path) 
 def test_a_name_that_is_no_lora_is_refused(device: Device, shelf: Path, name: str) -> None:
     with pytest.raises(ModelError, match="there is no LoRA"):
         Models(device, shelf).add_lora(Handle("tiny", "model"), name, 1.0)
+
+
+def test_the_loader_changes_model_and_clip_each_by_its_own_strength(device: Device, shelf: Path) -> None:
+    models = Models(device, shelf)
+    context: Any = RecordingContext(device, models)
+    model, clip, _ = models.load("tiny")
+
+    def read(model: Handle, clip: Handle) -> tuple[Tensor, Tensor]:
+        (tower,) = models.text_encoder(clip).towers
+        convolution = models.denoiser(model).network.module.conv_in
+        return convolution.weight, tower.model.get_submodule(f"{LAYER}.q_proj").weight
+
+    before = read(model, clip)
+    halves = [make_halves(weight.shape, seed) for seed, weight in enumerate(before)]
+    names = "lora_unet_conv_in", f"lora_te_text_model_{LAYER.replace('.', '_')}_q_proj"
+    write_kohya(shelf / "loras" / "both.safetensors", dict(zip(names, halves, strict=True)), alpha=float(RANK))
+
+    def load(class_type: str, **inputs: object) -> Any:
+        return NODES[class_type].function(context, model=model, lora_name="both.safetensors", **inputs)
+
+    changed = read(*load("LoraLoader", clip=clip, strength_model=0.5, strength_clip=-2.0))
+    for after, weight, pair, strength in zip(changed, before, halves, (0.5, -2.0), strict=True):
+        assert torch.allclose(after, weight + strength * multiply(*pair), atol=1e-5)
+    (alone,) = load("LoraLoaderModelOnly", strength_model=0.25)
+    assert torch.allclose(read(alone, clip)[0], before[0] + 0.25 * multiply(*halves[0]), atol=1e-5)

@@ -1,6 +1,7 @@
 """The workflows that ComfyUI offers first, run by the real executor as they are exported.
 
 Changed are the model's name, and the sizes of pictures: the tiny checkpoint takes minutes for those of the templates.
+That with a LoRA is laid out as ComfyUI's, with texts and a seed of its own.
 """
 
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,6 +19,7 @@ from engine.nodes.spec import Folders
 from tests.engine.contexts import read_workflow
 from tests.engine.graphs import make_folders
 from tests.engine.running import run_graph
+from tests.engine.test_loras import LAYER, make_halves, write_kohya
 
 SMALLER = 8
 
@@ -108,3 +111,26 @@ def test_two_passes(folders: Folders, device: Device, models: Models) -> None:
     assert [picture.shape for picture in pictures["9"]] == [(96, 96, 3)]
     assert [picture.shape for picture in pictures["12"]] == [(144, 144, 3)]
     assert pictures["12"][0].std() > 10
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "shape"),
+    [
+        ("unet", "lora_unet_conv_in", (32, 4, 3, 3)),
+        ("text_encoder", f"lora_te_text_model_{LAYER.replace('.', '_')}_v_proj", (32, 32)),
+    ],
+)
+def test_a_lora(folders: Folders, device: Device, network: str, name: str, shape: tuple[int, ...]) -> None:
+    """Of one network at a time, so that neither hides that the other is left as it is."""
+    (folders.models / "loras").mkdir()
+    write_kohya(folders.models / "loras" / "style.safetensors", {name: make_halves(torch.Size(shape), 0)}, alpha=2.0)
+    models = Models(device, folders.models)
+    workflow = read_template("lora")
+    (changed,) = run(workflow, folders, device, models)["9"]
+    assert changed.shape == (64, 64, 3)
+    assert changed.std() > 10
+    workflow["3"]["inputs"]["model"] = ["4", 0]
+    for encoder in ("6", "7"):
+        workflow[encoder]["inputs"]["clip"] = ["4", 1]
+    (plain,) = run(workflow, folders, device, models)["9"]
+    assert np.abs(changed.astype(float) - plain).mean() > 5, f"the LoRA changes its {network}"
