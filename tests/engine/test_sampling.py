@@ -138,6 +138,21 @@ def test_lcm_draws_around_the_mean() -> None:
     assert 0.1 < float(result.std()) < SPREAD  # it jumps to the expected end, which varies less than the data
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_lcm_jumps_to_the_expected_end_and_adds_fresh_noise_of_the_next_level(prediction_type: PredictionType) -> None:
+    # "simple" visits steps of training, which lcm's noise is looked up by.
+    run = make_run("lcm", "simple", 6, prediction_type=prediction_type)
+    result, asked = carry_out(run)
+    assert [each.sigma for each in asked] == pytest.approx(run.sigmas[:-1])
+    ends = [each.estimate(answer(each)) for each in asked]
+    generators = seed_items(3, range(2))
+    draw_noise(generators, (4, 8, 8))  # what the run begins with
+    for each, end in zip(asked[1:], ends, strict=False):
+        noise = draw_noise(generators, (4, 8, 8))
+        assert torch.allclose(each.latent * math.hypot(each.sigma, 1), end + each.sigma * noise, atol=1e-4)
+    assert torch.allclose(result, ends[-1], atol=1e-4), "nothing is added to the last"
+
+
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_every_combination_ends_in_the_data(sampler: str, scheduler: str) -> None:
