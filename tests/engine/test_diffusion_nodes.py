@@ -25,6 +25,7 @@ from engine.pipelines import Prediction
 from tests.engine.contexts import RecordingContext, read_default_workflow
 from tests.engine.waiting import PATIENCE
 
+SKIPPING = "dpm_2", "uni_pc", "uni_pc_bh2"
 NODES = {node.class_type: node for family in (loaders, conditioning, latents, sampling) for node in family.NODES}
 
 
@@ -153,6 +154,33 @@ def test_nothing_is_previewed_for_nobody(context: RecordingContext) -> None:
     context.previews = False
     draw(context, steps=2)
     assert context.reports == [(1, 2, None), (2, 2, None)]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "levels"), [("euler", [999, 749, 499, 249]), *((each, [999, 799, 599, 399]) for each in SKIPPING)]
+)
+def test_the_model_is_asked_at_the_levels_of_comfyui(
+    device: Device, models: Models, sampler: str, levels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some samplers take the steps of a run that is longer by one, and leave out the one before its end."""
+    begun: list[tuple[int, float]] = []
+    follow = device.follow
+
+    def note(course: Any, hear: Any) -> Any:
+        def tell(work: Prediction, answer: torch.Tensor) -> None:
+            if not begun or begun[-1][0] != work.evaluation.step:  # a step may ask twice
+                begun.append((work.evaluation.step, work.evaluation.sigma))
+            hear(work, answer)
+
+        return follow(course, tell)
+
+    monkeypatch.setattr(device, "follow", note)
+    context = RecordingContext(device, models)
+    empty = call(context, "EmptyLatentImage", width=64, height=64, batch_size=1)
+    draw(context, empty, steps=4, sampler_name=sampler, scheduler="simple")
+    draw_part(context, empty, steps=4, sampler_name=sampler, scheduler="simple")
+    expected = models.denoiser(Handle("tiny", "model")).schedule.sigmas[levels]
+    assert [sigma for _, sigma in begun] == pytest.approx([*expected, *expected])
 
 
 def test_the_same_seed_draws_the_same_picture(context: RecordingContext) -> None:

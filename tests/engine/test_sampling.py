@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.conditioning import Conditioning
 from engine.noise import draw_noise, seed_items
-from engine.samplers import SAMPLERS
+from engine.samplers import FLOW_SAMPLERS, SAMPLERS
 from engine.sampling import Evaluation, Guidance, PredictionType, Sampling, sample
 from engine.schedules import SCHEDULERS, NoiseSchedule, space_sigmas
 
@@ -266,6 +266,12 @@ def test_steps_of_second_order_ask_twice_and_end_once() -> None:
         (2, True),
         (3, True),
     ]
+
+
+def test_the_level_before_the_last_is_left_out_for_the_samplers_of_which_comfyui_discards_it() -> None:
+    for samplers in (SAMPLERS, FLOW_SAMPLERS):
+        skipping = {name for name, sampler in samplers.items() if sampler.skips_last_level}
+        assert skipping == {"dpm_2", "uni_pc", "uni_pc_bh2"} & set(samplers)
 
 
 def test_an_unknown_sampler_is_refused_by_name() -> None:
