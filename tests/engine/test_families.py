@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,16 +15,23 @@ from engine.device import Device
 from engine.errors import ModelError
 from engine.latents import Scale
 from engine.models import Handle, Models
+from engine.nodes import conditioning, latents, loaders, sampling
+from engine.noise import draw_noise, seed_items
 from engine.pipelines import Decoding, Prediction, TextEncoding
 from engine.sampling import Evaluation, Guidance
 from engine.shelves import Source
+from tests.engine.contexts import RecordingContext
 from tests.engine.families import POOLED, build_second, build_xl, change, make_unet
+
+NODES = {node.class_type: node for family in (loaders, conditioning, latents, sampling) for node in family.NODES}
 
 
 @pytest.fixture(scope="module")
 def folder(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models with one checkpoint of each family."""
     folder = tmp_path_factory.mktemp("families") / "checkpoints"
+    folder.mkdir()
+    (folder / "tiny").symlink_to(checkpoints / "tiny")
     build_second(checkpoints / "tiny", folder / "second")
     build_xl(checkpoints / "tiny", folder / "xl")
     return folder
@@ -112,6 +120,55 @@ def test_second_says_of_a_text_what_diffusers_says(device: Device, families: Mod
     assert found.pooled is None
     assert torch.allclose(found.embedding, embedding, atol=1e-5)
     assert families.denoiser(Handle("second", "model")).prediction_type == "v_prediction"
+
+
+def draw(models: Models, device: Device, name: str, steps: int) -> tuple[Tensor, Tensor]:
+    """The latents and the pictures of ComfyUI's first workflow."""
+    context: Any = RecordingContext(device, models)
+
+    def call(class_type: str, **inputs: object) -> Any:
+        return NODES[class_type].function(context, **inputs)
+
+    model, clip, vae = call("CheckpointLoaderSimple", ckpt_name=name)
+    (positive,), (negative,) = (call("CLIPTextEncode", clip=clip, text=text) for text in ("a red circle", "blurred"))
+    (empty,) = call("EmptyLatentImage", width=64, height=48, batch_size=2)
+    run = {"steps": steps, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "seed": 5}
+    (drawn,) = call("KSampler", model=model, positive=positive, negative=negative, latent_image=empty, **run)
+    (pictures,) = call("VAEDecode", samples=drawn, vae=vae)
+    return drawn.samples, torch.from_numpy(pictures)
+
+
+@pytest.mark.parametrize(("name", "prediction_type"), [("tiny", "epsilon"), ("second", "v_prediction")])
+def test_first_and_second_draw_what_diffusers_draws(
+    device: Device, families: Models, folder: Path, name: str, prediction_type: str
+) -> None:
+    """From texts to pictures. In 4 steps, ComfyUI's "normal" visits whole steps of training, as diffusers does."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+
+    kinds: tuple[Any, Any] = (StableDiffusionPipeline, EulerDiscreteScheduler)
+    scheduler = kinds[1].from_pretrained(folder / name / "scheduler", timestep_spacing="linspace")
+    assert scheduler.config.prediction_type == prediction_type
+    pipeline = kinds[0].from_pretrained(folder / name, scheduler=scheduler, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = draw_noise(seed_items(5, range(2)), (4, 6, 8))
+    scheduler.set_timesteps(4)
+    # ComfyUI adds noise to an empty latent as if it were of unit variance; diffusers has the last level as it is.
+    noise *= float((scheduler.sigmas[0] ** 2 + 1).sqrt() / scheduler.init_noise_sigma)
+    latent, pictures = (
+        pipeline(
+            ["a red circle"] * 2,
+            negative_prompt=["blurred"] * 2,
+            num_inference_steps=4,
+            guidance_scale=7.0,
+            latents=noise,
+            output_type=kind,
+        )[0]
+        for kind in ("latent", "np")
+    )
+    found, drawn = draw(families, device, name, 4)
+    scale = families.denoiser(Handle(name, "model")).scale
+    assert torch.allclose(scale.enter(found) / latent.std(), latent / latent.std(), atol=1e-4)
+    assert np.allclose(drawn, pictures, atol=1e-4)
 
 
 @pytest.mark.parametrize(
