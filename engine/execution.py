@@ -30,6 +30,7 @@ from engine.prompts import Prompt
 from engine.wire import (
     Message,
     ProgressState,
+    Snapshot,
     dump,
     frame_preview,
     frame_preview_with_metadata,
@@ -194,14 +195,14 @@ class Execution:
         if entry is not None:
             self._held.recall(node_id, entry.values)
             self._tell_executed(node_id, entry.ui)
-            self._tell_state(self._state.write(node_id, 1, 1, finished=True))
+            self._tell_state(self._state.note(node_id, 1, 1, finished=True))
             return
-        self._tell_state(self._state.write(node_id, 0.0, 1.0))
+        self._tell_state(self._state.note(node_id, 0.0, 1.0))
         self._tell("executing", {"node": node_id, "display_node": node_id, "prompt_id": self.prompt.id})
         entry = self._run_node(node_id)
         if entry.ui is not None:
             self._tell_executed(node_id, entry.ui)
-        self._tell_state(self._state.write(node_id, self._maximum, self._maximum, finished=True))
+        self._tell_state(self._state.note(node_id, self._maximum, self._maximum, finished=True))
         self._executed.append(node_id)
         if key is not None:
             self.shop.remember(key, entry)
@@ -238,7 +239,7 @@ class Execution:
         self.check()
         self._maximum = maximum
         prompt_id, client = self.prompt.id, self.prompt.client
-        self._tell_state(self._state.write(node_id, value, maximum))
+        self._tell_state(self._state.note(node_id, value, maximum))
         data = {"value": value, "max": maximum, "prompt_id": prompt_id, "node": node_id}
         progress = Message(write_event("progress", data), client, ("progress", prompt_id))
         if preview is None:
@@ -250,8 +251,8 @@ class Execution:
         self.shop.send(progress)
         self.shop.send(Message(frame_preview(preview.format, preview.data), client, key, flagged=False))
 
-    def _tell_state(self, text: str) -> None:
-        self.shop.send(Message(text, self.prompt.client, ("progress_state", self.prompt.id)))
+    def _tell_state(self, state: Snapshot) -> None:
+        self.shop.send(Message(state, self.prompt.client, ("progress_state", self.prompt.id)))
 
     def _tell(self, kind: str, data: Mapping[str, Any]) -> None:
         """Tell the prompt's own client; without one nobody is told."""

@@ -42,14 +42,14 @@ class Backlog:
     def add(self, message: Message) -> None:
         """Append a message; when many wait, those that a later one of their key supersedes are dropped."""
         self._waiting.append(message)
-        self.size += len(message.payload)
+        self.size += message.size
         if len(self._waiting) > self._limit:
             self._drop_superseded()
 
     def take(self) -> Message:
         """The next message. Raises IndexError when there is none."""
         message = self._waiting.popleft()
-        self.size -= len(message.payload)
+        self.size -= message.size
         return message
 
     @property
@@ -61,7 +61,7 @@ class Backlog:
         latest = {(m.key, m.flagged): index for index, m in enumerate(self._waiting) if m.key is not None}
         kept = [m for i, m in enumerate(self._waiting) if m.key is None or latest[(m.key, m.flagged)] == i]
         self._waiting = deque(kept)
-        self.size = sum(len(message.payload) for message in kept)
+        self.size = sum(message.size for message in kept)
         # Looking again only when as many have come as are kept makes the cost of it constant per message.
         self._limit = max(LAGGING, 2 * len(kept))
 

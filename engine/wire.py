@@ -26,10 +26,20 @@ class Message:
     socket; else only those that did, or did not, ask for previews with metadata.
     """
 
-    payload: str | bytes
+    content: str | bytes | Snapshot
     client: str | None = None
     key: tuple[str, ...] | None = None
     flagged: bool | None = None
+
+    @property
+    def payload(self) -> str | bytes:
+        """What is sent. Of a snapshot it is written here, since most of them are never sent."""
+        return self.content.write() if isinstance(self.content, Snapshot) else self.content
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes while it waits."""
+        return len(self.content)
 
 
 def dump(value: object) -> str:
@@ -93,23 +103,45 @@ def _describe_node(prompt_id: str, node_id: str) -> dict[str, object]:
     }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A `progress_state` message that is not written yet: the first `count` of the `earlier` nodes, and the latest."""
+
+    prompt_id: str
+    earlier: Sequence[str]
+    count: int
+    latest: str
+
+    def __len__(self) -> int:
+        return len(self.latest)
+
+    def write(self) -> str:
+        """The message."""
+        nodes = ", ".join([*self.earlier[: self.count], self.latest])
+        return f'{{"type": "progress_state", "data": {{"prompt_id": {dump(self.prompt_id)}, "nodes": {{{nodes}}}}}}}'
+
+
 @dataclass(slots=True)
 class ProgressState:
-    """The `progress_state` messages of one prompt: each holds every node that has started.
+    """The `progress_state` messages of one prompt: each holds every node that has started, one after the other.
 
-    Each node is written once per change, so that a step costs what one node costs, however many there are.
+    A node is written once per change, and all of them only for who is sent the message, so that a step costs what one
+    node costs, however many there are.
     """
 
     prompt_id: str
-    _nodes: dict[str, str] = field(default_factory=dict)
+    _node_id: str | None = None
+    _latest: str = ""
+    _earlier: list[str] = field(default_factory=list)  # of nodes that do not change any more
 
-    def write(self, node_id: str, value: float, maximum: float, *, finished: bool = False) -> str:
+    def note(self, node_id: str, value: float, maximum: float, *, finished: bool = False) -> Snapshot:
         """The message after `node_id` has come to `value` of `maximum`. Raises ValueError for NaN and infinity."""
         state = {"value": value, "max": maximum, "state": "finished" if finished else "running"}
         text = dump(state | _describe_node(self.prompt_id, node_id))
-        self._nodes[node_id] = f"{dump(node_id)}: {text}"
-        nodes = ", ".join(self._nodes.values())
-        return f'{{"type": "progress_state", "data": {{"prompt_id": {dump(self.prompt_id)}, "nodes": {{{nodes}}}}}}}'
+        if self._node_id not in (None, node_id):
+            self._earlier.append(self._latest)
+        self._node_id, self._latest = node_id, f"{dump(node_id)}: {text}"
+        return Snapshot(self.prompt_id, self._earlier, len(self._earlier), self._latest)
 
 
 def write_item(

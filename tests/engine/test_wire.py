@@ -70,8 +70,8 @@ def test_preview_frames() -> None:
 
 def test_progress_state_grows() -> None:
     state = wire.ProgressState('p"')
-    state.write('1"', 0.0, 1.0)
-    message = json.loads(state.write("2", 3, 4, finished=True))
+    before = state.note('1"', 0.0, 1.0)
+    message = json.loads(state.note("2", 3, 4, finished=True).write())
     assert message["type"] == "progress_state"
     assert message["data"]["prompt_id"] == 'p"'
     assert [(k, n["value"], n["max"], n["state"]) for k, n in message["data"]["nodes"].items()] == [
@@ -79,7 +79,9 @@ def test_progress_state_grows() -> None:
         ("2", 3, 4, "finished"),
     ]
     with pytest.raises(ValueError, match="not JSON compliant"):
-        state.write("3", math.nan, 1)
+        state.note("3", math.nan, 1)
+    state.note("4", 0, 1)
+    assert list(json.loads(before.write())["data"]["nodes"]) == ['1"'], "it tells what was, whenever it is written"
 
 
 @given(st.text(), JSON, st.dictionaries(st.text(), JSON, max_size=2), st.lists(st.text(), max_size=3))
