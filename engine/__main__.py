@@ -17,9 +17,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.cache import Cache
 from engine.device import EXIT_CODE, Device, end_process
@@ -27,14 +27,16 @@ from engine.executor import Executor
 from engine.models import Models
 from engine.nodes.numbering import Numbering
 from engine.nodes.registry import list_nodes
-from engine.nodes.spec import Folders
+from engine.nodes.spec import Folders, Node
 from engine.server import Server, describe_features, listen
 from engine.sockets import Hub
+from engine.wire import Message
 
 _STOP_PATIENCE = 5.0  # seconds
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def read_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of the command line. Ends the process where they are wrong."""
     parser = argparse.ArgumentParser(prog="python -m engine", description="A ComfyUI-protocol engine.")
     base = Path("~/.local/share/converter-engine").expanduser()
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -127,32 +129,44 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
+class Parts(NamedTuple):
+    """What carries out prompts. `device` and `executor` are context managers, and do nothing before."""
+
+    device: Device
+    models: Models
+    executor: Executor
+
+
+def compose(
+    options: argparse.Namespace, registry: Mapping[str, Node], folders: Folders, send: Callable[[Message], None]
+) -> Parts:
+    """The parts as the options have them."""
+    device = Device(options.device, dtype=options.dtype, max_rows=options.max_rows)
+    models = Models(device, folders.models, max_bytes=options.models_mb << 20)
+    device.make_room = models.make_room
+    executor = Executor(
+        registry,
+        folders,
+        send,
+        concurrency=options.concurrency,
+        services={Device: device, Models: models, Numbering: Numbering()},
+        cache=Cache(options.cache_entries, options.cache_mb << 20),
+        history_size=options.history_size,
+        max_pending=options.queue_size,
+        previews=options.preview_method != "none",
+        max_held=options.prompt_mb << 20,
+        unload=models.unload,
+        on_end=end_process,
+    )
+    return Parts(device, models, executor)
+
+
 async def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     folders = _make_folders(options)
     registry = list_nodes(tests=options.test_nodes)
     hub = Hub(describe_features(options.concurrency))
-    with ExitStack() as stack:
-        device = stack.enter_context(
-            Device(options.device, dtype=options.dtype, max_rows=options.max_rows, on_end=end_process)
-        )
-        models = Models(device, folders.models, max_bytes=options.models_mb << 20)
-        device.make_room = models.make_room
-        executor = stack.enter_context(
-            Executor(
-                registry,
-                folders,
-                hub.send,
-                concurrency=options.concurrency,
-                services={Device: device, Models: models, Numbering: Numbering()},
-                cache=Cache(options.cache_entries, options.cache_mb << 20),
-                history_size=options.history_size,
-                max_pending=options.queue_size,
-                previews=options.preview_method != "none",
-                max_held=options.prompt_mb << 20,
-                unload=models.unload,
-                on_end=end_process,
-            )
-        )
+    device, models, executor = compose(options, registry, folders, hub.send)
+    with device, executor:
         server = Server(executor, hub, registry, folders, lambda: [device.describe()], arguments)
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -183,7 +197,7 @@ def main(arguments: Sequence[str]) -> int:
     # torch's threads spin while they wait for each other: where something else wants the processor too, the one that
     # is waited for gets none, and a step of 20 ms takes a second. To be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    options = _parse(arguments)
+    options = read_options(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     try:
         asyncio.run(_serve(options, arguments))

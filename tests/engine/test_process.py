@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from engine.device import EXIT_CODE
 from tests.engine.graphs import picture, through
 from tests.engine.waiting import PATIENCE, until_blocking
 
@@ -47,14 +48,17 @@ class Running:
         return self.ask(f"/history/{prompt_id}")[prompt_id]
 
 
-def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "engine", "--port", "0", "--base-dir", str(folder), "--test-nodes", *arguments]
+def command(folder: Path, *arguments: str, program: str | None = None) -> list[str]:
+    """The command of an engine; or of a program that hands its arguments to the engine's `main`."""
+    begin = ["-m", "engine"] if program is None else ["-c", program]
+    return [sys.executable, *begin, "--port", "0", "--base-dir", str(folder), "--test-nodes", *arguments]
 
 
 @contextmanager
-def start(folder: Path, *arguments: str) -> Iterator[Running]:
+def start(folder: Path, *arguments: str, program: str | None = None) -> Iterator[Running]:
     """An engine on a free port, which its first line tells."""
-    process = subprocess.Popen(command(folder, *arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    words = command(folder, *arguments, program=program)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -93,6 +97,46 @@ def test_a_node_that_ends_the_process_ends_it(tmp_path: Path) -> None:
         with suppress(ConnectionError):  # it may end before it answers
             engine.submit(through("TestExit", code=7))
         assert engine.process.wait(PATIENCE) == 7
+
+
+@pytest.mark.parametrize(("flags", "most"), [([], 8), (["--concurrency", "2"], 2)])
+def test_it_runs_as_many_prompts_at_once_as_it_says(tmp_path: Path, flags: list[str], most: int) -> None:
+    with start(tmp_path, *flags) as engine:
+        assert engine.ask("/features")["max_concurrent_prompts"] == most
+        for _ in range(most + 1):
+            engine.submit(through("TestSleep", seconds=600.0, interval=1.0))
+        until_blocking(lambda: len(engine.ask("/queue")["queue_running"]) == most)
+        assert len(engine.ask("/queue")["queue_pending"]) == 1
+
+
+FATAL_NODE = """
+import sys
+from engine.__main__ import main
+from engine.nodes import testing
+
+testing._KINDS["ValueError"] = KeyboardInterrupt  # which is no fault of a node, and ends the thread that meets it
+sys.exit(main(sys.argv[1:]))
+"""
+
+FATAL_WORK = """
+import sys
+from engine.__main__ import main
+from engine.models import Preload
+
+Preload.perform = lambda self, place: sys.exit(0)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_it_ends_with_a_thread_of_the_executor(tmp_path: Path) -> None:
+    with start(tmp_path, program=FATAL_NODE) as engine:
+        engine.submit(through("TestRaise", kind="ValueError"))
+        assert engine.process.wait(PATIENCE) == EXIT_CODE
+
+
+def test_it_ends_with_the_device_thread(tmp_path: Path) -> None:
+    with start(tmp_path, program=FATAL_WORK) as engine:
+        assert engine.process.wait(PATIENCE) == EXIT_CODE
 
 
 def test_memory_that_is_not_there_fails_the_prompt_alone(tmp_path: Path) -> None:
