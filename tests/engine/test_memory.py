@@ -24,7 +24,7 @@ def mix(number: int) -> Any:
     """A prompt of one of several kinds, none of which was there before but the cached one."""
     match number % KINDS:
         case 0:
-            return picture(number, width=256, height=256)
+            return picture(number, width=1024, height=1024)
         case 1:
             return picture(0)
         case 2:
@@ -51,8 +51,9 @@ def run(engine: Running, numbers: range) -> None:
 def test_memory_stays_flat_over_mixed_prompts(checkpoints: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "checkpoints").symlink_to(checkpoints)
-    # A small cache and a short history are full within the first prompts, so that what grows afterwards is a leak.
-    bounds = ("--cache-mb", "8", "--cache-entries", "64", "--history-size", "50")
+    # A small cache and a short history are full within the first prompts, so that what grows afterwards is a leak. Each
+    # of the large pictures has 12 MB: without a bound, those of the second stretch alone would add 400 MB.
+    bounds = ("--cache-mb", "32", "--cache-entries", "64", "--history-size", "50")
     with start(tmp_path, *bounds) as engine:
         process = psutil.Process(engine.process.pid)
         run(engine, range(WARM))
