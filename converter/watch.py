@@ -23,11 +23,12 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from converter.core import admission, readiness
+from converter.core import absence, admission, readiness
 from converter.core.events import QueueView
 from converter.errors import Canceled, EngineFailed, Fault
 from converter.gate import Gate
 from converter.link.client import LinkError, Unreachable
+from converter.link.diagnosis import diagnose
 from converter.link.engine import EngineLink
 from converter.link.supervisor import BudgetSpent, Event, Exited, Started
 from converter.telemetry import Metrics
@@ -96,6 +97,7 @@ class Watch:
         self._nudge = asyncio.Event()
         self._certain = asyncio.Event()
         self._listened = False
+        self._absence = absence.Absence()
 
     def warm_instance(self) -> str | None:
         """The engine's instance, once it is warm."""
@@ -166,6 +168,7 @@ class Watch:
         match event:
             case Started(_, generation):
                 self._generation = generation
+                self._absence = absence.Absence(absence.STARTED)
             case Exited(_, _, _, reason, restart_in):
                 if restart_in is not None:
                     self._metrics.engine_restarts.inc()
@@ -192,12 +195,12 @@ class Watch:
             if self._doubt:
                 await self._identify(link, view)
                 self._doubt = self._is_warm and listener != link.client_id
-        except Unreachable:
-            self._unreached()
+        except Unreachable as error:
+            self._unreached(self._explain(error, link))
             return False
         except LinkError as error:
             log.debug("the engine's queue was not read: %s", error)
-            self._gate.observe(readiness.Tick(link.explain_silence(link.prompts)))
+            self._gate.observe(readiness.Tick(link.explain_silence(link.prompts), self._explain(error, link)))
         else:
             self._share(view, link)
             if link.client_id is None:
@@ -213,6 +216,7 @@ class Watch:
             self._gate.resize(features.concurrent_prompts)
             self.max_upload_size = features.max_upload_size
             self.instance = uuid.uuid4().hex[:12]
+            self._absence = absence.Absence(self._absence.patience)
             log.info("the engine is up", extra={"instance": self.instance})
         self._metrics.engine_up.set(1)
         self._gate.observe(readiness.EngineUp(self.instance))
@@ -296,10 +300,20 @@ class Watch:
         self._doubt = True
         self._certain.clear()
 
-    def _unreached(self) -> None:
+    def _explain(self, error: LinkError, link: EngineLink) -> str:
+        """Why an engine that is not up yet was not found; the log warns of what will not pass by itself."""
+        if self.instance is not None or self.lost:
+            return ""
+        missed = diagnose(error, link.client.url)
+        self._absence, warnings = absence.step(self._absence, missed, asyncio.get_running_loop().time())
+        for warning in warnings:
+            log.warning("the engine is not up: %s", warning.reason)
+        return missed.reason
+
+    def _unreached(self, missed: str = "") -> None:
         """Connections are refused. Before the engine was first up that is to be expected, and time goes on."""
         if self.instance is None:
-            self._gate.observe(readiness.Tick())
+            self._gate.observe(readiness.Tick(missed=missed))
         else:
             self._down("the engine refuses connections")
 

@@ -119,24 +119,16 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Nothing but time has passed: told where looks fail, so that an engine's silence is noticed."""
+    """Nothing but time has passed: told where looks fail, so that an engine's silence is noticed. `missed`: why the
+    look has failed, of an engine that is not up yet.
+    """
 
     explained: float = 0.0
+    missed: str = ""
 
 
-Event = (
-    EngineUp
-    | EngineDown
-    | WarmedUp
-    | WarmupFailed
-    | Looked
-    | Progressed
-    | Depth
-    | DrainStarted
-    | BudgetSpent
-    | Resize
-    | Tick
-)
+_OfTheEngine = EngineUp | EngineDown | WarmedUp | WarmupFailed | Looked | Progressed | Tick
+Event = _OfTheEngine | Depth | DrainStarted | BudgetSpent | Resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +177,8 @@ class Watch(NamedTuple):
 
 
 class Readiness(NamedTuple):
-    """since: when the engine came up, or the replica began. down: why the engine is down, once that is known.
+    """since: when the engine came up, or the replica began. down: why the engine is down, once that is known. missed:
+    why the last look for it has failed, where it was never up.
 
     watch: None while the engine is not up. spent: why it is not restarted. open, shown, stalled: what the effects
     have said last.
@@ -195,6 +188,7 @@ class Readiness(NamedTuple):
     since: float
     instance: str | None = None
     down: str | None = None
+    missed: str = ""
     watch: Watch | None = None
     warmed: bool = False
     warmup_failure: str | None = None
@@ -243,6 +237,8 @@ def step(state: Readiness, event: Event, now: float) -> tuple[Readiness, tuple[E
             state = state._replace(watch=_revive(state.watch, now))
         case Tick(explained) if state.watch is not None:
             state = state._replace(watch=state.watch._replace(explained=max(explained, state.watch.explained)))
+        case Tick(missed=reason):
+            state = state._replace(missed=reason or state.missed)
         case Depth(depth):
             state = _weigh(state._replace(depth=depth))
         case DrainStarted():
@@ -290,7 +286,8 @@ def refusal(seen: View) -> type[errors.Unavailable] | None:
 
 def _renew(state: Readiness, watch: Watch | None, *, since: float, instance: str | None) -> Readiness:
     """Forget the engine that was: whatever comes up next has to warm up again."""
-    return state._replace(watch=watch, since=since, instance=instance, down=None, warmed=False, warmup_failure=None)
+    state = state._replace(watch=watch, since=since, instance=instance, down=None, missed="")
+    return state._replace(warmed=False, warmup_failure=None)
 
 
 def _revive(watch: Watch, now: float) -> Watch:
@@ -345,9 +342,10 @@ def _examine(state: Readiness, now: float) -> tuple[State, str]:
     if state.down is not None:
         return State.FAILED, state.down
     if state.watch is None:
+        why = f": {state.missed}" if state.missed else ""
         if late:
-            return State.FAILED, f"the engine has not come up within {limits.startup_patience:g} s"
-        return State.STARTING, "the engine is not up yet"
+            return State.FAILED, f"the engine has not come up within {limits.startup_patience:g} s{why}"
+        return State.STARTING, f"the engine is not up yet{why}"
     stall = _stall(state.watch, limits, now) or _blockade(state.watch, limits)
     if stall is not None:
         return State.FAILED, stall

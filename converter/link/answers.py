@@ -92,6 +92,12 @@ def parse_queue(body: bytes, asked_at: float) -> QueueView:
     return QueueView(asked_at, running, pending)
 
 
+def is_problem_of_converter(body: bytes) -> bool:
+    """Whether an answer is a fault of a service such as this one, where an engine was looked for."""
+    document = load(body)
+    return isinstance(document, dict) and str(document.get("type", "")).startswith("urn:converter:fault:")
+
+
 def parse_history(body: bytes, prompt_id: str) -> Record | None:
     """`GET /history/{prompt_id}`: the record, or None where there is none (unknown, pending and running look alike).
 

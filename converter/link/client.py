@@ -61,6 +61,18 @@ class Unanswered(LinkError):
     """
 
 
+class Unexpected(Unanswered):
+    """An answer with a status that the route does not have. `is_lack_of_converter`: it is a converter's word for a path
+    that it does not have.
+    """
+
+    def __init__(self, status: int, path: str, body: bytes) -> None:
+        super().__init__(f"{path}: status {status}")
+        self.status = status
+        self.path = path
+        self.is_lack_of_converter = status == 404 and answers.is_problem_of_converter(body)
+
+
 class Truncated(Unanswered):
     """A file's body broke off or stalled; what was read of it is not the whole."""
 
@@ -92,7 +104,7 @@ class EngineClient:
     """HTTP client of one engine at `url` (which may have a path). An async context manager, to be entered once.
 
     `inject` adds headers to every request. `timeout` is in seconds, for the whole call; None means `limits.answer`.
-    Every call may raise `Unreachable` and `Unanswered`.
+    Every call may raise `Unreachable` and `Unanswered`, the latter as `Unexpected` where a status says it.
     """
 
     def __init__(
@@ -103,7 +115,7 @@ class EngineClient:
         clock: Callable[[], float] = time.monotonic,
         inject: Callable[[MutableMapping[str, str]], None] | None = None,
     ) -> None:
-        self._base = str(URL(url)).rstrip("/")
+        self.url = str(URL(url)).rstrip("/")
         self._clock = clock
         self.limits = limits
         self._streaming = ClientTimeout(
@@ -266,7 +278,7 @@ class EngineClient:
         return await response.read()
 
     def _at(self, path: str) -> URL:
-        return URL(self._base + path, encoded=True)
+        return URL(self.url + path, encoded=True)
 
 
 class View:
@@ -333,7 +345,7 @@ def _trouble(url: URL, error: Exception) -> LinkError:
 
 def _expect(status: int, url: URL, answer: bytes) -> bytes:
     if status != 200:
-        raise Unanswered(f"{url.path}: status {status}")
+        raise Unexpected(status, url.path, answer)
     return answer
 
 

@@ -221,8 +221,9 @@ class Session:
         complaint = str(error) or type(error).__name__
         if complaint != self._complaint:
             self._complaint = complaint
-            # Where nobody listens, the engine is not up yet or has died: the replica's state tells that.
-            level = logging.INFO if isinstance(error, ConnectionRefusedError) else logging.WARNING
+            # Where nobody is reached, the engine is not up yet or has died: the replica's state tells that.
+            unreached = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            level = logging.DEBUG if unreached else logging.WARNING
             log.log(level, "no websocket to the engine: %s", complaint)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ import pytest
 from aiohttp import ClientSession, web
 
 from converter.app import compose_greeting, run_replica
+from converter.core import absence
 from converter.errors import CannotStart
 from converter.link.client import EngineClient
 from converter.link.wire import Features
@@ -198,6 +200,35 @@ async def test_something_that_is_no_engine_never_becomes_ready(answer: str) -> N
             assert (await caller.run(picture(1))).status == 503
     finally:
         await runner.cleanup()
+
+
+async def test_an_address_where_nothing_listens_is_named_and_no_alarm_is_raised_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    async with converter(url, wait=False) as caller:
+        reason = f"the engine is not up yet: nothing listens at {url}"
+        assert (await until_reason(caller, "nothing listens"))["reason"] == reason
+        assert (await caller.get("/status")).document["reason"] == reason
+        refused = await caller.run(picture(1))
+        assert (refused.code, refused.document["detail"]) == ("starting", reason)
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        caller.replica.watch._absence = absence.Absence(patience=0.0)  # the time has come
+        await caller.until(lambda: f"the engine is not up: nothing listens at {url}" in caplog.messages)
+
+
+async def test_something_that_is_no_engine_is_warned_of_at_once_and_once(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "converter.watch")
+    async with converter(engine.url) as other, converter(other.url, wait=False) as caller:
+        document = await until_reason(caller, "is a converter, and no ComfyUI")
+        words = f"what answers at {other.url} is a converter, and no ComfyUI (status 404 to /queue)"
+        assert (document["state"], document["reason"]) == ("STARTING", f"the engine is not up yet: {words}")
+        missed = "the engine's queue was not read: /queue: status 404"
+        await caller.until(lambda: caplog.messages.count(missed) > 2)
+        assert caplog.messages.count(f"the engine is not up: {words}") == 1
 
 
 async def test_why_a_warm_up_fails_can_be_seen(engine: FakeEngine, tmp_path: Path) -> None:

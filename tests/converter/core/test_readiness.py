@@ -124,6 +124,23 @@ class TestStarting:
         assert Closed() in warm.tell(WarmupFailed("out of memory"))
         assert warm.view.started
 
+    def test_why_it_is_not_up_is_told_until_it_is(self) -> None:
+        replica = Replica()
+        replica.tell(Tick(missed="nothing listens"), Tick())
+        assert (replica.view.state, replica.view.reason) == (
+            State.STARTING,
+            "the engine is not up yet: nothing listens",
+        )
+        replica.wait(21.0).tell(Tick(missed="it is no engine"))
+        assert (replica.view.state, replica.view.reason) == (
+            State.FAILED,
+            "the engine has not come up within 20 s: it is no engine",
+        )
+        replica.tell(EngineUp("one"))
+        assert replica.view.reason == "the engine is warming up"
+        replica.tell(Tick(missed="late"), EngineDown("it has exited"), Tick(missed="nothing listens"))
+        assert replica.view.reason == "it has exited"
+
     @pytest.mark.parametrize("events", [(), (EngineUp("one"),)])
     def test_what_takes_longer_than_its_patience_has_failed(self, events: tuple[Event, ...]) -> None:
         replica = Replica(replace(LIMITS, stall_patience=100.0))

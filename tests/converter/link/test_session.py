@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -323,6 +324,15 @@ async def test_an_answer_that_is_no_websocket_is_told_once(caplog: pytest.LogCap
     assert [record.message for record in caplog.records] == [
         "no websocket to the engine: server rejected WebSocket connection: HTTP 404"
     ]
+
+
+async def test_that_nobody_listens_yet_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr("converter.link.session.log.log", lambda level, *words: told.set_result(level))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    async with Session(url, Ear(), Timing(delay=0.001, longest=0.001)), asyncio.timeout(PATIENCE):
+        assert await told == logging.DEBUG
 
 
 async def test_others_get_their_turn_during_a_flood() -> None:
