@@ -13,7 +13,7 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -123,7 +123,9 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A converter that runs; `address` is where callers are served, `probes` where the probes are."""
+    """A converter that runs; `address` is where callers are served, `probes` where the probes are. `retire`: no engine
+    is started any more.
+    """
 
     gate: Gate
     jobs: Jobs
@@ -131,6 +133,7 @@ class Replica:
     watch: Watch
     address: str
     probes: str
+    retire: Callable[[], None]
 
 
 @asynccontextmanager
@@ -210,7 +213,8 @@ async def run_replica(
         doors = Doors(native, dialects, probes.routes(), hall.offers)
         opened = entrance.open(doors, gate, metrics, tracing)
         addresses = await stack.enter_async_context(opened)
-        yield Replica(gate, jobs, postbox, watch, address=addresses[0], probes=addresses[-1])
+        retire = (lambda: None) if child is None else child.retire
+        yield Replica(gate, jobs, postbox, watch, address=addresses[0], probes=addresses[-1], retire=retire)
 
 
 @asynccontextmanager
@@ -384,6 +388,7 @@ async def _drain(replica: Replica, grace: float, delay: float) -> None:
             await asyncio.sleep(delay)
             replica.gate.close()
             await replica.jobs.idle()
+            replica.retire()
             await replica.jobs.fetched()
             await replica.postbox.settle()
     replica.gate.close()

@@ -49,6 +49,11 @@ WARMUP_RETRY = 5.0
 SETTLING = 10.0
 """Seconds in which an engine must tell, after its warm-up, what it knows of it and which nodes it has."""
 
+LAST_LINE = 500
+"""Characters of what a dead engine wrote last that are told once more."""
+
+GIVEN_UP = "the engine died too often and is not started again; see the log"
+
 
 class Child(Protocol):
     """The engine as a process of ours (`link.supervisor.Supervisor`)."""
@@ -98,6 +103,7 @@ class Watch:
         self._certain = asyncio.Event()
         self._listened = False
         self._absence = absence.Absence()
+        self._last_line = ""
 
     def warm_instance(self) -> str | None:
         """The engine's instance, once it is warm."""
@@ -169,17 +175,31 @@ class Watch:
             case Started(_, generation):
                 self._generation = generation
                 self._absence = absence.Absence(absence.STARTED)
-            case Exited(_, _, _, reason, restart_in):
-                if restart_in is not None:
-                    self._metrics.engine_restarts.inc()
-                self._gone(f"the engine {reason}", link, ended=True)
+            case Exited():
+                self._exited(event, link)
             case BudgetSpent():
-                log.error("the engine died too often and is not started again")
-                self._gate.observe(readiness.BudgetSpent("the engine died too often and is not started again"))
+                log.error(
+                    "the engine died too often and is not started again: %s",
+                    "restart the service" if self.warmed.is_set() else "mend what ends it, then restart the service",
+                    extra={"last_line": self._last_line},
+                )
+                self._gate.observe(readiness.BudgetSpent(GIVEN_UP))
                 self.lost = True
                 self._certain.set()
                 self.on_loss()
         self._nudge.set()
+
+    def _exited(self, exited: Exited, link: EngineLink) -> None:
+        """The engine's process has ended. What it wrote last may be anything: that is for the log, not for callers."""
+        reason, self._last_line = f"the engine {exited.reason}", exited.last_line[:LAST_LINE]
+        if exited.restart_in is not None:
+            self._metrics.engine_restarts.inc()
+        if exited.cause == "death":
+            seconds = None if exited.restart_in is None else round(exited.restart_in, 1)
+            log.warning("%s", reason, extra={"last_line": self._last_line, "restart_in": seconds})
+            if self.instance is None and self._last_line:
+                reason += " before it was up; see the log"
+        self._gone(reason, link, ended=True)
 
     async def _read(self, link: EngineLink) -> bool:
         """Read the queue once, and find out whether the engine is the one that it was, where that is in doubt. False

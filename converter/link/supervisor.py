@@ -45,7 +45,7 @@ class Exited:
 
     `status` is its exit status (negative: the signal that killed it), or None if it has none or it is not known;
     `reason` says in words for the log what happened. After `restart_in` seconds the next child is started; None if
-    there will be none.
+    there will be none. `last_line` is what it wrote last, which may be anything; empty if it wrote nothing.
     """
 
     generation: int
@@ -53,6 +53,7 @@ class Exited:
     cause: Cause
     reason: str
     restart_in: float | None
+    last_line: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,14 @@ Event = Started | Exited | BudgetSpent
 
 @dataclass(slots=True)
 class _Life:
-    """One child: the signal to stop it, the sign that it is gone, and why a restart was asked for."""
+    """One child: the signal to stop it, the sign that it is gone, why a restart was asked for, what it wrote last."""
 
     generation: int
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     wish: str | None = None
     pid: int | None = None
+    last_line: str = ""
 
 
 class Supervisor:
@@ -133,6 +135,10 @@ class Supervisor:
         if self._life and self._life.generation == generation:
             self._advance(restarts.Warmed())
 
+    def retire(self) -> None:
+        """Nobody needs another engine: one that lives goes on, one that is dead or dies is not started again."""
+        self._closing.set()
+
     async def restart(self, reason: str, *, generation: int | None = None) -> None:
         """Stop the child and start it again, as after a death; returns when it is gone.
 
@@ -169,7 +175,7 @@ class Supervisor:
     def _bury(self, life: _Life, ending: Ending) -> float | None:
         """Say that the child is gone; the seconds until the next is started, None if there will be none."""
         if self._closing.is_set():
-            self._on_event(Exited(life.generation, ending.status, "stop", ending.reason, None))
+            self._on_event(Exited(life.generation, ending.status, "stop", ending.reason, None, life.last_line))
             return None
         delay = None
         for effect in self._advance(restarts.Died(random.random())):
@@ -177,7 +183,7 @@ class Supervisor:
                 delay = effect.delay
         cause: Cause = "death" if life.wish is None else "restart"
         reason = ending.reason if life.wish is None else f"{ending.reason} (restart: {life.wish})"
-        self._on_event(Exited(life.generation, ending.status, cause, reason, delay))
+        self._on_event(Exited(life.generation, ending.status, cause, reason, delay, life.last_line))
         if delay is None:
             self._on_event(BudgetSpent())
         return delay
@@ -194,4 +200,6 @@ class Supervisor:
 
     def _log(self, line: str) -> None:
         self._tail.append(line)
+        if self._life is not None:
+            self._life.last_line = line
         logger.info("%s", line)

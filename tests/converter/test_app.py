@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
-from converter.app import compose_greeting, run_replica
+from converter.app import _drain, compose_greeting, run_replica
 from converter.core import absence
 from converter.errors import CannotStart
 from converter.link.client import EngineClient
@@ -171,6 +172,41 @@ async def test_an_engine_that_ends_at_once_ends_the_hope() -> None:
         assert (await caller.get("/livez")).status == 503
         assert (await caller.get("/readyz")).document["state"] == "FAILED"
         assert (await caller.run(picture(1))).code == "engine_down"
+
+
+async def test_what_an_engine_wrote_last_is_in_the_log_and_callers_are_sent_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    command = f"{sys.executable} nofile.py --port {{port}}"
+    async with supervised(command, restart_budget=1) as caller:
+        await until_reason(caller, "the engine exited with status 2 before it was up; see the log")
+        await caller.until(lambda: not caller.replica.gate.view().live)
+        refused = await caller.run(picture(1))
+        assert refused.document["detail"] == "the engine died too often and is not started again; see the log"
+        assert int(refused.headers["Retry-After"]) >= 1, "another replica may serve"
+    told = [record for record in caplog.records if record.name == "converter.watch"]
+    assert [(record.levelname, record.getMessage()) for record in told] == [
+        ("WARNING", "the engine exited with status 2"),
+        ("WARNING", "the engine exited with status 2"),
+        (
+            "ERROR",
+            "the engine died too often and is not started again: mend what ends it, then restart the service",
+        ),
+    ]
+    assert all("No such file" in vars(record)["last_line"] for record in told)
+
+
+async def test_an_engine_that_dies_once_nobody_needs_it_stays_dead(tmp_path: Path) -> None:
+    lives = tmp_path / "lives"
+    script = f"import os, time; open({str(lives)!r}, 'a').write(str(os.getpid()) + ' '); time.sleep(600)"
+    async with supervised(f'{sys.executable} -c "{script}"') as caller:
+        await caller.until(lambda: lives.exists() and lives.read_text().endswith(" "))
+        await _drain(caller.replica, grace=30.0, delay=0.0)
+        os.kill(int(lives.read_text()), signal.SIGKILL)
+        reason = "the engine was killed by SIGKILL"
+        await caller.until(lambda: caller.replica.gate._readiness.down == reason)
+        metrics = (await caller.get("/metrics")).body.decode()
+        assert "converter_engine_restarts_total 0.0" in metrics, "none is counted, since none is begun"
 
 
 async def test_nothing_there_is_starting_until_its_time_is_up() -> None:

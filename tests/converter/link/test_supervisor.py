@@ -40,7 +40,7 @@ async def test_child_runs_until_the_context_is_left() -> None:
         assert pid == started.pid
         await supervisor.printed("up")
         guard = guard_of(started.pid)
-    assert await supervisor.exited() == Exited(1, -signal.SIGTERM, "stop", "was killed by SIGTERM", None)
+    assert await supervisor.exited() == Exited(1, -signal.SIGTERM, "stop", "was killed by SIGTERM", None, "up")
     assert supervisor.events.empty()
     assert supervisor.pid is None
     assert not lives(started.pid)
@@ -51,7 +51,17 @@ async def test_child_may_end_in_its_own_way() -> None:
     async with Watched(POLITE) as supervisor:
         await supervisor.started()
         await supervisor.printed("up")
-    assert await supervisor.exited() == Exited(1, 7, "stop", "exited with status 7", None)
+    assert await supervisor.exited() == Exited(1, 7, "stop", "exited with status 7", None, "up")
+
+
+async def test_one_that_is_retired_goes_on_and_has_no_successor() -> None:
+    async with Watched(FOREVER) as supervisor:
+        started = await supervisor.started()
+        supervisor.retire()
+        assert lives(started.pid)
+        os.kill(started.pid, signal.SIGKILL)
+        assert (await supervisor.exited()).restart_in is None
+    assert supervisor.events.empty()
 
 
 async def test_context_may_be_left_before_the_child_runs() -> None:
@@ -103,6 +113,16 @@ async def test_crash_loop_spends_the_budget() -> None:
         assert supervisor.pid is None
     assert supervisor.events.empty()
     assert supervisor.tail == ("boom",) * (QUICK.budget + 1)
+
+
+async def test_what_a_child_wrote_last_is_its_own() -> None:
+    program = "import sys; sys.stderr.write('because\\nwhy\\n\\n'); raise SystemExit(2)"
+    async with Watched(program) as supervisor:
+        await supervisor.started()
+        assert (await supervisor.exited()).last_line == "why"
+    async with Watched("", policy=Policy(budget=0)) as supervisor:
+        await supervisor.started()
+        assert (await supervisor.exited()).last_line == ""
 
 
 async def test_warm_engine_that_lived_is_forgiven() -> None:
