@@ -381,7 +381,13 @@ def _catch_signals() -> "asyncio.Future[bool]":
 
 async def _drain(replica: Replica, grace: float, delay: float) -> None:
     """Not ready at once; orders are taken for `delay` seconds more; what is in flight has `grace` to finish."""
-    log.info("draining", extra={"delay": delay, "grace": grace})
+    jobs = replica.jobs.carried
+    log.info(
+        "draining, for at most %g s: %s in flight; a second signal ends at once",
+        grace,
+        "1 job is" if jobs == 1 else f"{jobs or 'no'} jobs are",
+        extra={"results": replica.jobs.unfetched, "webhooks": replica.postbox.pending, "delay": delay},
+    )
     replica.gate.observe(readiness.DrainStarted())
     with suppress(TimeoutError):
         async with asyncio.timeout(grace):

@@ -89,11 +89,26 @@ class Jobs:
 
     async def fetched(self) -> None:
         """Wait until those who poll jobs that go on alone have been told how they ended; each has `RETURN` for that."""
-        for run in self._archive.records():
-            if run.alone and run.ended_at is not None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(run.ended_at + RETURN):
-                        await run.told.wait()
+        for run, until in self._unfetched():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await run.told.wait()
+
+    def _unfetched(self) -> list[tuple[Run, float]]:
+        """Jobs of whose end somebody may still ask, and until when."""
+        alone = [run for run in self._archive.records() if run.alone and not run.told.is_set()]
+        ended = [(run, run.ended_at + RETURN) for run in alone if run.ended_at is not None]
+        return [(run, until) for run, until in ended if until > self._now()]
+
+    @property
+    def carried(self) -> int:
+        """Jobs that are being carried."""
+        return len(self._tasks)
+
+    @property
+    def unfetched(self) -> int:
+        """Jobs that went on alone, whose caller may still come back for how they ended."""
+        return len(self._unfetched())
 
     def check_delivery(self, delivery: Delivery) -> None:
         """Raise InvalidInput for a way of outputs that is not open to callers."""

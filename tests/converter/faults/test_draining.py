@@ -105,6 +105,29 @@ async def test_a_job_that_somebody_polls_is_told_before_the_replica_ends(
             await end
 
 
+@pytest.mark.parametrize(("jobs", "words"), [(0, "no jobs are"), (1, "1 job is"), (3, "3 jobs are")])
+async def test_the_log_says_what_is_waited_for_and_how_to_end_it(
+    engine: FakeEngine, caplog: pytest.LogCaptureFixture, jobs: int, words: str
+) -> None:
+    async with converter(engine.url) as caller:
+        await caller.run(picture(9), {"Prefer": "respond-async"}, id="left")
+        await caller.until(lambda: not caller.tickets and caller.replica.jobs.find("left").outcome.done())
+        await caller.until_empty()
+        engine.hold()
+        for color in range(jobs):
+            caller.start(picture(color))
+        await caller.until(lambda: caller.tickets == jobs)
+        end = asyncio.create_task(_drain(caller.replica, grace=30.0, delay=0.0))
+        message = f"draining, for at most 30 s: {words} in flight; a second signal ends at once"
+        await caller.until(lambda: message in caplog.messages)
+        [record] = [record for record in caplog.records if record.message == message]
+        assert (vars(record)["results"], vars(record)["webhooks"]) == (1, 0)
+        engine.release()
+        await caller.job("left")
+        async with asyncio.timeout(10):
+            await end
+
+
 async def test_nobody_is_waited_for_who_has_been_told_or_does_not_come(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
