@@ -5,6 +5,7 @@ For: callers' port and that of the probes, TLS, keys, pages that may call. Leave
 be usable, before anything else is started; nobody is served before all is there.
 """
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -35,6 +36,9 @@ from converter.telemetry import Metrics
 if TYPE_CHECKING:
     from converter.spans import Tracing
 
+PORTS = ("--port", "--probes-port")
+"""What gives the ports, in their order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Doors:
@@ -55,7 +59,8 @@ class Entrance:
         self._certificate: Certificate | None = None
         self._keyring: Keyring | None = None
         if settings.tls_cert is not None:
-            with _reading("the certificate"):
+            key = "" if settings.tls_key is None else f" with --tls-key {settings.tls_key}"
+            with _reading(f"--tls-cert {settings.tls_cert}{key}"):
                 self._certificate = Certificate(settings.tls_cert, settings.tls_key)
         if settings.api_keys is not None or settings.api_keys_file is not None:
             with _reading("the API keys"):
@@ -74,8 +79,8 @@ class Entrance:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for door in self._doors:
-                with _listening(door):
+            for door, flag in zip(self._doors, PORTS, strict=False):
+                with _listening(door, flag):
                     await stack.enter_async_context(door)
             self._stack = stack.pop_all()
         return self
@@ -103,8 +108,8 @@ class Entrance:
             apps.append(make_app(doors.probes, lambda: gate.closed))
         async with AsyncExitStack() as stack:
             addresses = []
-            for app, door in zip(apps, self._doors, strict=True):
-                with _listening(door):
+            for app, door, flag in zip(apps, self._doors, PORTS, strict=False):
+                with _listening(door, flag):
                     addresses.append(await stack.enter_async_context(listen(app, door)))
             yield addresses
 
@@ -133,11 +138,12 @@ def _reading(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(door: Door) -> Iterator[None]:
-    """Say in one line why there is no listening."""
+def _listening(door: Door, flag: str) -> Iterator[None]:
+    """Say in one line why there is no listening; `flag` gives the port."""
     try:
         yield
     except OSError as error:
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
-        raise CannotStart(f"can't listen on {door.host}, port {door.port}: {reason}") from None
+        advice = f" (another port: {flag} N)" if number in (errno.EADDRINUSE, errno.EACCES) else ""
+        raise CannotStart(f"can't listen on {door.host}, port {door.port}: {reason}{advice}") from None

@@ -53,7 +53,7 @@ def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     assert done.returncode == 2
     assert (
         done.stderr.splitlines()[-1]
-        == f"converter serve: can't listen on 127.0.0.1, port {port}: Address already in use"
+        == f"converter serve: can't listen on 127.0.0.1, port {port}: Address already in use (another port: --port N)"
     )
     assert "Traceback" not in done.stderr
 
@@ -70,13 +70,14 @@ async def test_no_engine_is_started_for_a_port_that_is_taken(tmp_path: Path) -> 
 async def test_an_address_that_there_is_not(engine: FakeEngine) -> None:
     reason = await cannot_start(engine_url=engine.url, host="nowhere.invalid", allow_unguarded=True)
     assert "can't listen on nowhere.invalid, port 0: " in reason
+    assert "--port" not in reason
 
 
 async def test_a_port_for_probes_that_is_taken(engine: FakeEngine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         reason = await cannot_start(engine_url=engine.url, probes_port=port)
-    assert f"can't listen on 127.0.0.1, port {port}: Address already in use" in reason
+    assert reason == (f"can't listen on 127.0.0.1, port {port}: Address already in use (another port: --probes-port N)")
 
 
 @pytest.mark.parametrize("text", ["", "hunter2", "alice:hunter2,bob:hunter2"])
