@@ -71,7 +71,8 @@ class Declaration:
 def setting(default: Any, meaning: str, *, shown: str = "", secret: bool = False, **limits: Any) -> Any:
     """Declare a setting. `default` may be a function of the settings before it; `shown` then says what it gives.
 
-    A `secret` value is left out of error lines, of tables and of the settings' repr.
+    A `secret` value is left out of error lines, of tables and of the settings' repr. A validator names other settings
+    in braces, such as `{port}`: people are told them as they write them.
     """
     given = {"default_factory": default} if callable(default) else {"default": default}
     extra: JsonDict = {"shown": shown, "secret": secret}
@@ -207,10 +208,17 @@ def _explain(
         if name not in flags and name not in variables:
             source += " (by default)"
         sentence = _say(problem["type"], problem.get("ctx", {}), _kind(model.model_fields[name]))
+        for other in declared.values():
+            sentence = sentence.replace(f"{{{other.name}}}", _speak_of(other, name in flags, flags, variables))
         # Elsewhere it is not the value that is wrong.
         quoted = _quote(problem["input"], declaration) if sentence.startswith("must ") else ""
         lines.append(f"{source}: {sentence}{quoted}")
     return tuple(dict.fromkeys(lines))
+
+
+def _speak_of(other: Declaration, as_flag: bool, flags: Mapping[str, object], variables: Mapping[str, str]) -> str:
+    """Another setting by its flag or variable: as it was given, else as the one at fault was."""
+    return other.flag if other.name in flags or (as_flag and other.name not in variables) else other.variable
 
 
 def _say(problem: str, context: Mapping[str, Any], kind: Kind) -> str:

@@ -226,14 +226,14 @@ class Settings(BaseModel):
     @classmethod
     def _check_probes_port(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value and value == info.data.get("port"):
-            raise ValueError("must be another than port")
+            raise ValueError("must be another than {port}")
         return value
 
     @field_validator("tls_key")
     @classmethod
     def _check_tls_key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("tls_cert", value) is None:
-            raise ValueError("needs tls_cert")
+            raise ValueError("needs {tls_cert}")
         return value
 
     @field_validator("api_keys")
@@ -254,7 +254,7 @@ class Settings(BaseModel):
     @classmethod
     def _check_url_secret(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("replica_tag", "") is None:
-            raise ValueError("needs replica_tag, since replicas of one secret could not tell their links apart")
+            raise ValueError("needs {replica_tag}, since replicas of one secret could not tell their links apart")
         return value
 
     @field_validator("allow_unguarded")
@@ -263,7 +263,7 @@ class Settings(BaseModel):
         host = info.data.get("host", "127.0.0.1")
         if not value and not is_loopback(host) and _lacks_keys(info):
             raise ValueError(
-                f"without api_keys or api_keys_file anyone who reaches {host} could run workflows: "
+                f"without {{api_keys}} or {{api_keys_file}} anyone who reaches {host} could run workflows: "
                 "set one of them, or let this be true"
             )
         return value
@@ -279,7 +279,7 @@ class Settings(BaseModel):
     @classmethod
     def _check_limits_of_keys(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and _lacks_keys(info):
-            raise ValueError("needs api_keys or api_keys_file")
+            raise ValueError("needs {api_keys} or {api_keys_file}")
         return value
 
     @field_validator("engine_url")
@@ -293,28 +293,28 @@ class Settings(BaseModel):
     @classmethod
     def _check_engine_command(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         if value is not None and info.data.get("engine_url") is not None:
-            raise ValueError("can't be used together with engine_url")
+            raise ValueError("can't be used together with {engine_url}")
         return value
 
     @field_validator("busy_at")
     @classmethod
     def _check_busy_at(cls, value: int, info: ValidationInfo) -> int:
         if value > info.data.get("capacity", value):
-            raise ValueError(f"must be at most capacity, which is {info.data['capacity']}")
+            raise ValueError(f"must be at most {{capacity}}, which is {info.data['capacity']}")
         return value
 
     @field_validator("ready_at")
     @classmethod
     def _check_ready_at(cls, value: int, info: ValidationInfo) -> int:
         if value >= info.data.get("busy_at", value + 1):
-            raise ValueError(f"must be below busy_at, which is {info.data['busy_at']}")
+            raise ValueError(f"must be below {{busy_at}}, which is {info.data['busy_at']}")
         return value
 
     @field_validator("max_timeout")
     @classmethod
     def _check_max_timeout(cls, value: float, info: ValidationInfo) -> float:
         if value < info.data.get("timeout", value):
-            raise ValueError(f"must be at least timeout, which is {show(info.data['timeout'])}")
+            raise ValueError(f"must be at least {{timeout}}, which is {show(info.data['timeout'])}")
         return value
 
     @property

@@ -130,7 +130,7 @@ def test_a_service_without_keys_is_not_opened_to_others_by_mistake() -> None:
     done = converter("serve", "--host", "0.0.0.0", "--engine-url", "http://127.0.0.1:1")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("converter serve: CONVERTER_ALLOW_UNGUARDED (by default): without api_keys or api_keys_file")
+    assert line.startswith("converter serve: CONVERTER_ALLOW_UNGUARDED (by default): without CONVERTER_API_KEYS or ")
 
 
 def test_settings_are_listed_for_people_and_the_readme() -> None:

@@ -137,8 +137,8 @@ ADDRESS = "must be an address such as http://127.0.0.1:8188"
 EACH_ORIGIN = "must name each origin: * would let every web page call"
 KEYS = "must be name:secret, with names of up to 64 letters, digits and ._-, which entry 2 is not"
 UNGUARDED = (
-    "CONVERTER_ALLOW_UNGUARDED (by default): without api_keys or api_keys_file anyone who reaches {} could run "
-    "workflows: set one of them, or let this be true"
+    "CONVERTER_ALLOW_UNGUARDED (by default): without CONVERTER_API_KEYS or CONVERTER_API_KEYS_FILE anyone who "
+    "reaches {} could run workflows: set one of them, or let this be true"
 )
 
 
@@ -164,31 +164,54 @@ UNGUARDED = (
         ({"ENGINE_URL": "http://h?q=1"}, "CONVERTER_ENGINE_URL: must not have a query or a fragment, not 'http://h?q=1'"),
         ({"ENGINE_URL": "http://h\n"}, "CONVERTER_ENGINE_URL: must not contain spaces or control characters, not 'http://h\\n'"),
         ({"ENGINE_URL": "http://me:secret@h"}, "CONVERTER_ENGINE_URL: must not contain credentials"),
-        ({"BUSY_AT": "17"}, "CONVERTER_BUSY_AT: must be at most capacity, which is 16, not '17'"),
-        ({"READY_AT": "16"}, "CONVERTER_READY_AT: must be below busy_at, which is 16, not '16'"),
-        ({"TIMEOUT": "5000"}, "CONVERTER_MAX_TIMEOUT (by default): must be at least timeout, which is 5000, not 3600"),
-        ({"MAX_TIMEOUT": "9.5"}, "CONVERTER_MAX_TIMEOUT: must be at least timeout, which is 95, not '9.5'"),
-        ({"PROBES_PORT": "3000"}, "CONVERTER_PROBES_PORT: must be another than port, not '3000'"),
-        ({"TLS_KEY": __file__}, "CONVERTER_TLS_KEY: needs tls_cert"),
+        ({"BUSY_AT": "17"}, "CONVERTER_BUSY_AT: must be at most CONVERTER_CAPACITY, which is 16, not '17'"),
+        ({"READY_AT": "16"}, "CONVERTER_READY_AT: must be below CONVERTER_BUSY_AT, which is 16, not '16'"),
+        (
+            {"TIMEOUT": "5000"},
+            "CONVERTER_MAX_TIMEOUT (by default): must be at least CONVERTER_TIMEOUT, which is 5000, not 3600",
+        ),
+        ({"MAX_TIMEOUT": "9.5"}, "CONVERTER_MAX_TIMEOUT: must be at least CONVERTER_TIMEOUT, which is 95, not '9.5'"),
+        ({"PROBES_PORT": "3000"}, "CONVERTER_PROBES_PORT: must be another than CONVERTER_PORT, not '3000'"),
+        ({"TLS_KEY": __file__}, "CONVERTER_TLS_KEY: needs CONVERTER_TLS_CERT"),
         ({"API_KEYS": "alice:hunter2,hunter3"}, f"CONVERTER_API_KEYS: {KEYS}"),
         ({"API_KEYS": ","}, "CONVERTER_API_KEYS: must have a key, such as name:secret"),
         ({"API_KEYS_FILE": "/nowhere"}, "CONVERTER_API_KEYS_FILE: must be an existing file, not '/nowhere'"),
         ({"HOST": "0.0.0.0"}, UNGUARDED.format("0.0.0.0")),
         ({"HOST": "::", "ALLOW_UNGUARDED": "no"}, UNGUARDED.format("::").replace(" (by default)", "")),
         ({"WEBHOOK_SECRET": "planted"}, "CONVERTER_WEBHOOK_SECRET: must be whsec_ and base64 of 24 to 64 bytes"),
-        ({"KEY_RATE": "60"}, "CONVERTER_KEY_RATE: needs api_keys or api_keys_file"),
-        ({"KEY_CONCURRENCY": "2"}, "CONVERTER_KEY_CONCURRENCY: needs api_keys or api_keys_file"),
+        ({"KEY_RATE": "60"}, "CONVERTER_KEY_RATE: needs CONVERTER_API_KEYS or CONVERTER_API_KEYS_FILE"),
+        ({"KEY_CONCURRENCY": "2"}, "CONVERTER_KEY_CONCURRENCY: needs CONVERTER_API_KEYS or CONVERTER_API_KEYS_FILE"),
         ({"KEY_RATE": "0", "API_KEYS": "a:b"}, "CONVERTER_KEY_RATE: must be at least 1, not '0'"),
         ({"CORS_ORIGINS": "*"}, f"CONVERTER_CORS_ORIGINS: {EACH_ORIGIN}, not '*'"),
         ({"MAX_HEADER": "100"}, "CONVERTER_MAX_HEADER: must be at least 1024, not '100'"),
         (
             {"ENGINE_URL": "http://h", "ENGINE_COMMAND": "python main.py"},
-            "CONVERTER_ENGINE_COMMAND: can't be used together with engine_url",
+            "CONVERTER_ENGINE_COMMAND: can't be used together with CONVERTER_ENGINE_URL",
         ),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_its_source(environment: dict[str, str], line: str) -> None:
     assert wrong(environment) == (line,)
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "line"),
+    [
+        ({}, {"busy_at": "17"}, "--busy-at: must be at most --capacity, which is 16, not '17'"),
+        ({"CAPACITY": "8"}, {"busy_at": "9"}, "--busy-at: must be at most CONVERTER_CAPACITY, which is 8, not '9'"),
+        ({"BUSY_AT": "9"}, {"capacity": "8"}, "CONVERTER_BUSY_AT: must be at most --capacity, which is 8, not '9'"),
+        (
+            {},
+            {"engine_url": "http://h", "engine_command": "x"},
+            "--engine-command: can't be used together with --engine-url",
+        ),
+        ({}, {"workflows_dir": "{port}"}, "--workflows-dir: must be an existing folder, not '{port}'"),
+    ],
+)
+def test_other_settings_are_named_as_they_are_given(
+    environment: dict[str, str], flags: dict[str, object], line: str
+) -> None:
+    assert wrong(environment, flags) == (line,)
 
 
 @pytest.mark.parametrize(
