@@ -15,7 +15,7 @@ from converter.core.template import Template
 from converter.core.template_toml import find_folder
 from converter.core.workflow import Graph, check
 from converter.errors import InvalidWorkflow
-from converter.link.client import EngineClient, LinkError
+from converter.link.client import EngineClient, LinkError, Unexpected
 from converter.template_files import Broken, read_template, read_workflow
 from converter.templates import survey
 
@@ -123,6 +123,8 @@ def _ask(url: str | None, graphs: Iterable[Graph], templates: Iterable[Template]
     try:
         return asyncio.run(ask())
     except LinkError as error:
+        if isinstance(error, Unexpected) and error.by_converter:
+            raise Unusable(f"{address} is a converter: --url must be the address of its engine") from None
         raise Unusable(f"the engine at {address} did not say what it has, if it is one: {error}") from None
 
 

@@ -62,15 +62,13 @@ class Unanswered(LinkError):
 
 
 class Unexpected(Unanswered):
-    """An answer with a status that the route does not have. `is_lack_of_converter`: it is a converter's word for a path
-    that it does not have.
-    """
+    """An answer with a status that the route does not have. `by_converter`: it is a fault of a service such as ours."""
 
     def __init__(self, status: int, path: str, body: bytes) -> None:
         super().__init__(f"{path}: status {status}")
         self.status = status
         self.path = path
-        self.is_lack_of_converter = status == 404 and answers.is_problem_of_converter(body)
+        self.by_converter = answers.is_problem_of_converter(body)
 
 
 class Truncated(Unanswered):

@@ -37,7 +37,7 @@ def diagnose(error: LinkError, url: str) -> Missed:
 
 def _judge(error: Unexpected, url: str) -> Missed:
     asked = f"(status {error.status} to {error.path})"
-    if error.is_lack_of_converter:
+    if error.by_converter and error.status in (401, 404):  # else it may pass on what ComfyUI says
         return Missed(f"what answers at {url} is a converter, and no ComfyUI {asked}", foreign=True)
     if error.status >= 500 or error.status in PASSING:
         return Missed(f"what answers at {url} shows no engine {asked}")

@@ -9,6 +9,7 @@ import pytest
 
 from converter.cli import main
 from converter.template_files import SHIPPED, read_template
+from tests.converter.faults.replica import converter
 from tests.fakes.engine import FakeEngine
 
 
@@ -114,6 +115,12 @@ async def test_an_engine_tells_more(capsys: pytest.CaptureFixture[str]) -> None:
         status, out, err = await ask("check", "portrait_of-me.toml", "--url", engine.url)
         assert (status, out[0].split(";")[0]) == (1, "portrait_of-me: not available")
         assert err == ["portrait_of-me: the engine does not have demo (input model)"]
+        async with converter(engine.url) as other:
+            status, _, err = await ask("check", "portrait_of-me.toml", "--url", other.url)
+        assert (status, err) == (
+            2,
+            [f"converter template: {other.url} is a converter: --url must be the address of its engine"],
+        )
     status, _, err = await ask("check", "portrait_of-me.toml", "--url", "http://127.0.0.1:9")
     assert status == 2
     assert "the engine at http://127.0.0.1:9 did not say what it has" in err[0]

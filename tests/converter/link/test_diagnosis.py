@@ -46,6 +46,7 @@ async def look(url: str, timeout: float = 30.0) -> Missed:
         (http(404), "is no ComfyUI (status 404 to /queue)", True),
         (http(302), "is no ComfyUI (status 302 to /queue)", True),
         (http(404, b'{"type": "urn:converter:fault:not_found"}'), "is a converter, and no ComfyUI", True),
+        (http(401, b'{"type": "urn:converter:fault:unauthorized"}'), "is a converter, and no ComfyUI", True),
         (http(404, b'{"type": "about:blank"}'), "is no ComfyUI (status 404 to /queue)", True),
         (http(404, b"[]"), "is no ComfyUI (status 404 to /queue)", True),
         (http(200, SECRET.encode()), "is no ComfyUI (its answer can't be read)", True),
