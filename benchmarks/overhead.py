@@ -13,7 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import media, memory, speed
+try:
+    from benchmarks import media, memory, speed
+except ModuleNotFoundError as missing:
+    sys.exit(f'There is no {missing.name}: install the extra "dev", of which the fakes of the tests need parts.')
 from benchmarks.plan import Plan
 from benchmarks.processes import Engine, run_engine
 from benchmarks.report import Finding, describe_machine, lay_out, write_document

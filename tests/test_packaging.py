@@ -125,3 +125,11 @@ def test_bare_install_without_an_engine_says_so(installed: Path, tmp_path: Path)
     assert done.returncode == 2
     assert "--engine-url" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_measurements_say_what_they_need_in_one_line() -> None:
+    program = "import sys; sys.modules['boto3'] = None; import benchmarks.overhead"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith('There is no boto3: install the extra "dev"')
