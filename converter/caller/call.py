@@ -19,7 +19,7 @@ from converter.caller import files, inputs
 from converter.caller.display import Display, open_display, printable
 from converter.client import CallError, Client, Options, Preview, Progress, Result, Status, Template, UnexpectedAnswer
 from converter.core.terminals import Protocol
-from converter.errors import Fault
+from converter.errors import Fault, Unauthorized
 
 
 class Exit(IntEnum):
@@ -131,11 +131,14 @@ def _read_key(call: Call) -> str | None:
     if call.api_key is not None or call.api_key_file is None:
         return call.api_key
     try:
-        return Path(call.api_key_file).read_text(encoding="ascii").strip()
+        words = Path(call.api_key_file).read_text(encoding="ascii").split()
     except OSError as error:
         raise Refusal(Exit.USAGE, f"can't read {call.api_key_file}: {error.strerror}") from None
     except ValueError:
-        raise Refusal(Exit.USAGE, f"{call.api_key_file} does not hold an API key") from None
+        words = []
+    if len(words) != 1:
+        raise Refusal(Exit.USAGE, f"{call.api_key_file} must hold one API key's secret alone, in ASCII")
+    return words[0]
 
 
 def _write(result: Result, destination: files.Destination, call: Call) -> None:
@@ -174,7 +177,7 @@ async def _carry(call: Call, workflow: Any, api_key: str | None) -> Result:
                 work, options = await _compose(call, client, workflow, display)
                 return await _follow(client, work, options, display)
         except Fault as fault:
-            lines = map(printable, _sentences(fault))
+            lines = map(printable, [*_sentences(fault), *_advise(fault, api_key)])
             raise Refusal(_exit(fault.status, fault.code), *lines, problem=fault.problem()) from None
         except UnexpectedAnswer as error:
             failed = error.status >= HTTPStatus.BAD_REQUEST
@@ -247,6 +250,16 @@ def _sentences(fault: Fault) -> Iterator[str]:
         yield f"it may be sent again in {fault.retry_after} s, which --wait SECONDS does by itself"
     if more.get("request_id"):
         yield f"request id {more['request_id']}"
+
+
+def _advise(fault: Fault, api_key: str | None) -> Iterator[str]:
+    """What can be done here about a fault."""
+    if not isinstance(fault, Unauthorized):
+        return
+    if api_key is None:
+        yield "a key is given by --api-key-file PATH or CONVERTER_API_KEY"
+    elif ":" in api_key:
+        yield "the key that was given has a colon: of name:secret only the secret is the key"
 
 
 def _node_sentences(node_errors: object) -> Iterator[str]:

@@ -53,7 +53,7 @@ class Client:
         if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
             raise ValueError("an API key is printable ASCII without spaces")
         try:
-            self._url = parse_url(url)
+            self._url = parse_url(url, example=URL)
         except ValueError as error:
             raise ValueError(f"url {error}") from None
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}

@@ -67,13 +67,15 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052): as public as the address inside."""
 
 
-def parse_url(value: str) -> str:
-    """An http(s) address without credentials, query and fragment, and without a slash at its end."""
+def parse_url(value: str, example: str = "http://127.0.0.1:8188") -> str:
+    """An http(s) address without credentials, query and fragment, and without a slash at its end; raises ValueError,
+    with the `example` where it is none.
+    """
     if not value.isprintable() or " " in value:
         raise ValueError("must not contain spaces or control characters")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an address such as http://127.0.0.1:8188")
+        raise ValueError(f"must be an address such as {example}")
     if "@" in parts.netloc:
         raise ValueError("must not contain credentials")
     if parts.query or parts.fragment:

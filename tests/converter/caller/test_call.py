@@ -83,7 +83,6 @@ async def test_a_workflow_without_outputs_is_no_fault(workflow: str, capsys: pyt
         (409, "id_in_use", Exit.INVALID),
         (429, "queue_full", Exit.REFUSED),
         (503, "starting", Exit.REFUSED),
-        (401, "unauthorized", Exit.REFUSED),
         (403, "forbidden", Exit.REFUSED),
         (422, "execution_failed", Exit.FAILED),
         (409, "canceled", Exit.FAILED),
@@ -104,6 +103,25 @@ async def test_a_fault_has_its_exit_status_as_an_answer_and_as_an_event(
     async with serving(playing(("error", document(status, code)))) as server:
         assert await call(workflow, server.url) == expected
     assert capsys.readouterr().err.splitlines() == said
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        (None, "a key is given by --api-key-file PATH or CONVERTER_API_KEY"),
+        ("alice:s3cret", "the key that was given has a colon: of name:secret only the secret is the key"),
+        ("s3cret", None),
+    ],
+)
+async def test_who_is_not_let_in_is_told_how_a_key_is_given(
+    workflow: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str | None, advice: str | None
+) -> None:
+    (tmp_path / "key").write_text(f"{key}\n")
+    async with serving(problem(401, "unauthorized")) as server:
+        assert await call(workflow, server.url, api_key_file="key" if key else None) == Exit.REFUSED
+    said = capsys.readouterr().err
+    assert said.splitlines()[2:] == ([] if advice is None else [f"converter run: {advice}"])
+    assert "s3cret" not in said
 
 
 async def test_errors_of_nodes_are_said_as_sentences(workflow: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,9 +218,15 @@ async def test_without_time_to_wait_nothing_is_tried_again(
     assert "it may be sent again in 120 s" in capsys.readouterr().err
 
 
+ALONE = "key must hold one API key's secret alone, in ASCII"
+
+
 @pytest.mark.parametrize(
     ("contents", "said"),
-    [(None, "can't read key: No such file"), (b"\xff", "key does not hold an API key"), (b"a b", "an API key is")],
+    [
+        (None, "can't read key: No such file"),
+        *((text, ALONE) for text in (b"\xff", b"", b"a b", b"alice:s3cret\nbob:s3cret2\n")),
+    ],
 )
 def test_a_key_that_is_none_is_not_sent(
     workflow: str, capsys: pytest.CaptureFixture[str], contents: bytes | None, said: str
@@ -210,7 +234,9 @@ def test_a_key_that_is_none_is_not_sent(
     if contents is not None:
         Path("key").write_bytes(contents)
     assert run(Call(workflow, "http://127.0.0.1:9", api_key_file="key")) == Exit.USAGE
-    assert said in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert said in told
+    assert "s3cret" not in told
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ async def test_connections_are_used_again() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"url": "nonsense"}, "url must be an address"),
+        ({"url": "nonsense"}, "url must be an address such as http://127.0.0.1:3000"),
         ({"url": "http://me:s3cret@host"}, "url must not contain credentials"),
         ({"api_key": "a\nb"}, "an API key is printable"),
         ({"timeout": 0.0}, "timeout must be"),
