@@ -27,7 +27,7 @@ from standardwebhooks import Webhook
 from converter import __version__
 from converter.backlog import Letter, open_backlog
 from converter.core import webhooks
-from converter.core.address import Refused, vet
+from converter.core.address import NotPublic, Refused, vet
 from converter.core.problems import read_retry_after
 from converter.media.vetted import Closed, Dialer
 from converter.telemetry import Metrics
@@ -147,6 +147,8 @@ class Postbox:
             raise Unwanted("can't be sent: this service has no secret to sign it with (the setting webhook_secret)")
         try:
             vet(url, self._terms.origins)
+        except NotPublic as error:
+            raise Unwanted(f"{error} (CONVERTER_WEBHOOK_ORIGINS names those that may be private)") from None
         except Refused as error:
             raise Unwanted(str(error)) from None
 

@@ -91,6 +91,10 @@ class Refused(Exception):
     """A URL that is not fetched. The text goes on from "the URL" and repeats nothing of it."""
 
 
+class NotPublic(Refused):
+    """It leads to what is none of the public, which an operator may trust nevertheless."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a fetch goes. `host` is a name in small letters without a dot at its end, or an address without brackets.
@@ -172,16 +176,16 @@ def _read_host(text: str) -> str:
 
 
 def _check_public(target: Target) -> None:
-    """Raise Refused where host or port show that the target is none of the public."""
+    """Raise NotPublic where host or port show that the target is none of the public."""
     if target.port not in USUAL_PORTS.values() and (target.port < 1024 or target.port in _BAD_PORTS):
-        raise Refused("has a port on which no web server is expected")
+        raise NotPublic("has a port on which no web server is expected")
     if target.is_literal:
         if not is_public(target.host):
-            raise Refused("leads to an address that is not public")
+            raise NotPublic("leads to an address that is not public")
         return
     labels = target.host.split(".")
     if len(labels) == 1 or labels[-1] in _SPECIAL_NAMES:
-        raise Refused("has a host whose name is not public")
+        raise NotPublic("has a host whose name is not public")
 
 
 def is_public(address: str) -> bool:

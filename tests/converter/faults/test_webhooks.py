@@ -200,6 +200,16 @@ async def test_a_public_name_that_leads_to_this_machine_is_not_told(
     assert "a webhook got no answer: Closed" in caplog.messages
 
 
+async def test_a_private_address_is_refused_with_the_setting_that_would_allow_it(engine: FakeEngine) -> None:
+    async with Receiver() as receiver, converter(engine.url, **receiver.settings) as caller:
+        setting = "CONVERTER_WEBHOOK_ORIGINS"
+        for url in ("http://10.0.0.1/hook", "http://backend/hook", "https://hooks.example.org:22/hook"):
+            refused = await caller.run(picture(5), webhook=url)
+            assert (refused.code, setting in refused.document["detail"]) == ("invalid_input", True)
+        refused = await caller.run(picture(5), webhook="https://me:secret@hooks.example.org/hook")
+        assert setting not in refused.document["detail"]
+
+
 async def test_a_request_that_is_sent_again_tells_once(engine: FakeEngine) -> None:
     async with Receiver() as receiver, converter(engine.url, **receiver.settings) as caller:
         for _ in range(2):
