@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"converter.runner"},
     {"converter.jobs"},
     {"converter.api"},
-    {"converter.entrance"},
+    {"converter.entrance", "converter.greeting"},
     {"converter.app"},
     {"converter.caller", "converter.authoring"},
     {"converter.cli"},

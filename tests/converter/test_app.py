@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
-from converter.app import _drain, compose_greeting, run_replica
+from converter.app import _drain, run_replica
 from converter.core import absence
 from converter.errors import CannotStart
+from converter.greeting import compose_greeting
 from converter.link.client import EngineClient
 from converter.link.wire import Features
 from converter.settings import load
