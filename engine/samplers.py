@@ -22,6 +22,7 @@ class Sampler:
     noise: Literal["drawn", "path"] | None = None  # drawn by the scheduler, or given to it as a `noise.Path`
     floor: float = 0.0  # the level that stands in for 0
     ceiling: float = math.inf  # the highest level that it can compute with
+    looks_up: bool = False  # noise levels by time, where others are told them
     skips_last_level: bool = False  # ComfyUI leaves out the level before 0, where a high order makes it worse
 
     @property
@@ -139,8 +140,8 @@ SAMPLERS: Mapping[str, Sampler] = {
     ),
     # ComfyUI's ddim is its euler: the two are one integrator when no noise is added. DDIMScheduler knows no sigmas.
     "ddim": Sampler(_build_euler),
-    # Predict the end, add noise of the next level; whole training steps only, on which its boundary condition rests.
-    "lcm": Sampler(_build_lcm, preserves_variance=True, noise="drawn"),
+    # Predict the end, add noise of the next level.
+    "lcm": Sampler(_build_lcm, preserves_variance=True, noise="drawn", looks_up=True),
 }
 
 

@@ -21,6 +21,8 @@ from engine.samplers import Sampler, find_sampler
 from engine.schedules import Levels, NoiseSchedule, Schedule
 from engine.transfer import send
 
+_LATE = 1000  # a time to consistency models, who weigh what they are given by 2.5e-9 there
+
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "flow"]  # noise, or a velocity of two kinds
 
 
@@ -104,13 +106,14 @@ def sample(run: Sampling) -> Generator[Evaluation, Tensor, Tensor]:
     noise = _draw_noise(run)
     latent = _start(sampler, run, noise)
     levels = _list_levels(sampler, run)
-    scheduler = _arrange(sampler, run, levels)
+    times = run.schedule.find_times(levels)
+    scheduler = _arrange(sampler, run, times)
     options = {"generator": list(run.generators)} if sampler.noise == "drawn" else {}
     for index, sigma in enumerate(levels[: steps * sampler.evaluations]):
         timestep = scheduler.timesteps[index]
         own = Evaluation(
             latent=latent if flow else scheduler.scale_model_input(latent, timestep),
-            timestep=float(timestep),
+            timestep=float(times[index]),
             guidance=run.guidance,
             sigma=float(sigma),
             prediction_type=run.prediction_type,
@@ -171,28 +174,37 @@ def _list_levels(sampler: Sampler, run: Sampling) -> Levels:
     return np.column_stack([sigmas[:-1], seconds]).ravel()[:-1]
 
 
-def _arrange(sampler: Sampler, run: Sampling, levels: Levels) -> Any:
+def _arrange(sampler: Sampler, run: Sampling, times: Levels) -> Any:
     """A scheduler that visits exactly the run's sigmas.
 
     They are laid into a fresh scheduler: its own spacings know neither ComfyUI's nor the tail of a run that `denoise`
     asks for, and most schedulers take no sigmas as an argument.
     """
     sigmas = torch.tensor(_extend(run).clip(sampler.floor, sampler.ceiling), dtype=torch.float32)
-    times = torch.from_numpy(run.schedule.find_times(levels))
     scheduler = _build(sampler, run)
     repeat = sampler.evaluations
     scheduler.num_inference_steps = len(times)
     scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(repeat), sigmas[-1:]])
     # What KDPM2DiscreteScheduler reads beside them; DPMSolverSDEScheduler finds the middles by itself.
     scheduler.sigmas_interpol = (sigmas[:-1] * sigmas[1:]).sqrt().repeat_interleave(repeat)
-    # Whole steps as indices for schedulers that look noise levels up by time, where 0 would mean "already clean" to the
-    # boundary condition of consistency models; as floats for the others, which refuse whole numbers as likely mistakes.
-    whole = sampler.preserves_variance
-    scheduler.timesteps = times.to(torch.int64).clamp(min=1) if whole else times.to(torch.float32)
+    # Some refuse whole numbers as likely mistakes; to others they are steps of the training.
+    scheduler.timesteps = torch.tensor(times, dtype=torch.int64 if sampler.preserves_variance else torch.float32)
+    if sampler.looks_up:
+        _let_look_up(scheduler, sigmas[:-1])
     scheduler.set_begin_index(0)
     if sampler.noise == "path":
         scheduler.noise_sampler = Path(run.generators, run.latent.shape[1:])
     return scheduler
+
+
+def _let_look_up(scheduler: Any, sigmas: Tensor) -> None:
+    """Have a scheduler that looks noise up by time find exactly these levels, each by a time of its own.
+
+    All are too late for the boundary condition of consistency models, which ComfyUI has not, to say anything.
+    """
+    scheduler.timesteps = torch.arange(_LATE + len(sigmas), _LATE, -1)
+    scheduler.alphas_cumprod = torch.ones(_LATE + len(sigmas) + 1)
+    scheduler.alphas_cumprod[scheduler.timesteps] = 1 / (1 + sigmas**2)
 
 
 def _build(sampler: Sampler, run: Sampling) -> Any:

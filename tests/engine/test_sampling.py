@@ -139,9 +139,11 @@ def test_lcm_draws_around_the_mean() -> None:
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_lcm_jumps_to_the_expected_end_and_adds_fresh_noise_of_the_next_level(prediction_type: PredictionType) -> None:
-    # "simple" visits steps of training, which lcm's noise is looked up by.
-    run = make_run("lcm", "simple", 6, prediction_type=prediction_type)
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_lcm_jumps_to_the_expected_end_and_adds_fresh_noise_of_exactly_the_next_level(
+    scheduler: str, prediction_type: PredictionType
+) -> None:
+    run = make_run("lcm", scheduler, 6, prediction_type=prediction_type)
     result, asked = carry_out(run)
     assert [each.sigma for each in asked] == pytest.approx(run.sigmas[:-1])
     ends = [each.estimate(answer(each)) for each in asked]
