@@ -252,12 +252,13 @@ def _engine(settings: Settings, environment: Mapping[str, str], scratch: str) ->
 
 def _settle(settings: Settings, scratch: Path) -> Settings:
     """The settings of a replica with an embedded engine: what callers send and get lies in folders of its own that go
-    with it, unless others are named. Outputs that are kept stay in the engine's.
+    with it, unless others are named. Outputs that are kept, or are to be had after a restart, stay in the engine's.
     """
     own = {}
     if settings.input_dir is None:
         own["input_dir"] = scratch / "input"
-    if settings.output_dir is None and not settings.keep_outputs:
+    lasting = settings.keep_outputs or settings.state_dir is not None or settings.url_secret is not None
+    if settings.output_dir is None and not lasting:
         own["output_dir"] = scratch / "output"
     for folder in own.values():
         folder.mkdir()
@@ -340,8 +341,8 @@ async def _drain(replica: Replica, grace: float, delay: float) -> None:
             await asyncio.sleep(delay)
             replica.gate.close()
             await replica.jobs.idle()
-            replica.retire()
             await replica.jobs.fetched()
+            replica.retire()
             await replica.postbox.settle()
     replica.gate.close()
     replica.jobs.give_up()

@@ -164,12 +164,12 @@ def read(model: type[Model], flags: Mapping[str, object], environment: Mapping[s
 
 def _suggest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown `name`: what may have been meant, or where to look."""
-    from difflib import get_close_matches
+    from converter.core.guesses import guess
 
     # Without what all of them begin with, which would make any name look close.
     bare = {each.removeprefix(PREFIX).removeprefix("--"): each for each in known}
-    close = get_close_matches(name.removeprefix(PREFIX).removeprefix("--"), bare, n=1, cutoff=0.7)
-    return f"did you mean {bare[close[0]]}?" if close else '"converter settings" lists all'
+    close = guess(name.removeprefix(PREFIX).removeprefix("--"), bare, cutoff=0.7)
+    return '"converter settings" lists all' if close is None else f"did you mean {bare[close]}?"
 
 
 def _own_variables(environment: Mapping[str, str]) -> dict[str, str]:

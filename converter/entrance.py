@@ -36,7 +36,6 @@ from converter.telemetry import Metrics
 if TYPE_CHECKING:
     from converter.spans import Tracing
 
-PORTS = ("--port", "--probes-port")
 """What gives the ports, in their order."""
 
 
@@ -67,9 +66,9 @@ class Entrance:
                 self._keyring = Keyring(settings.api_keys, settings.api_keys_file)
         tls = None if self._certificate is None else self._certificate.context
         terms = Terms(settings.keep_alive, settings.header_timeout, settings.max_header)
-        self._doors = [Door(settings.host, settings.port, terms, tls)]
+        self._doors = [(Door(settings.host, settings.port, terms, tls), "--port")]
         if settings.probes_port is not None:
-            self._doors.append(Door(settings.host, settings.probes_port, terms))
+            self._doors.append((Door(settings.host, settings.probes_port, terms), "--probes-port"))
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -79,7 +78,7 @@ class Entrance:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for door, flag in zip(self._doors, PORTS, strict=False):
+            for door, flag in self._doors:
                 with _listening(door, flag):
                     await stack.enter_async_context(door)
             self._stack = stack.pop_all()
@@ -108,7 +107,7 @@ class Entrance:
             apps.append(make_app(doors.probes, lambda: gate.closed))
         async with AsyncExitStack() as stack:
             addresses = []
-            for app, door, flag in zip(apps, self._doors, PORTS, strict=False):
+            for app, (door, flag) in zip(apps, self._doors, strict=True):
                 with _listening(door, flag):
                     addresses.append(await stack.enter_async_context(listen(app, door)))
             yield addresses

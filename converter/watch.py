@@ -324,10 +324,10 @@ class Watch:
         """Why an engine that is not up yet was not found; the log warns of what will not pass by itself."""
         if self.instance is not None or self.lost:
             return ""
-        missed = diagnose(error, link.client.url)
+        missed = diagnose(error)
         self._absence, warnings = absence.step(self._absence, missed, asyncio.get_running_loop().time())
         for warning in warnings:
-            log.warning("the engine is not up: %s", warning.reason)
+            log.warning("the engine is not up: %s", warning.reason, extra={"address": link.client.url})
         return missed.reason
 
     def _unreached(self, missed: str = "") -> None:

@@ -4,12 +4,14 @@ For: `send_file`. Leaves to others: which file an address names, and who may hav
 nothing in the reader's name, whatever it is: pictures may be programs (SVG).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from aiohttp import hdrs, web
 
 from converter.api.answers import send
+from converter.core.order import Content
 from converter.core.ranges import read_range
 from converter.media.deliver import disposition
 from converter.media.outputs import Broken
@@ -18,11 +20,28 @@ HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "def
 """For browsers: a page of its own origin, without scripts, that is what it says it is."""
 
 
+PIECE = 2**18
+"""Bytes of an upload that are read at a time."""
+
+
 class Source(Protocol):
     """What can be read once, from its beginning."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The content in pieces; raises Broken."""
+
+
+class Upload:
+    """Content that a caller has sent, as something to be sent."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The content in pieces."""
+        with self._content.open() as stream:
+            while piece := await asyncio.to_thread(stream.read, PIECE):
+                yield piece
 
 
 async def send_file(

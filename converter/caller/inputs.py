@@ -77,7 +77,8 @@ def find_unsent(described: Mapping[str, Any], words: Sequence[str]) -> Iterator[
     for word in words:
         name, _, text = word.partition("=")
         with suppress(OSError):  # a text that can't be a path, such as base64
-            if takes_file(schema if isinstance(schema, dict) else {}, name) and Path(text).is_file():
+            takes = takes_file(schema if isinstance(schema, dict) else {}, name) and not text.startswith("@")
+            if takes and Path(text).is_file():
                 yield f"--set {word} names a file of the engine's; --set {name}=@{text} sends the one that is here"
 
 

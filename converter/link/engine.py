@@ -77,6 +77,7 @@ class EngineLink:
         self._listener = listener
         self._followers: dict[str, Follower] = {}
         self._heard_by: dict[str, str | None] = {}
+        self._dismissed: set[str] = set()
         self._pace = pace.Pace()
         self._session: Session | None = None
         self._cancels = True
@@ -100,16 +101,20 @@ class EngineLink:
             follower.endangered()
 
     def forget(self, prompt_id: str | None) -> None:
-        """Nobody follows the prompt any more; it is listened to for as long as the engine has it."""
+        """Nobody follows the prompt any more. One that was told to go is listened to for as long as the engine has it:
+        others may go on in their own time, as strangers do.
+        """
         if prompt_id is not None:
             self._followers.pop(prompt_id, None)
             self.departed.add(prompt_id)
+            if prompt_id not in self._dismissed:
+                self._hush(prompt_id)
 
-    def _hush(self, there: set[str]) -> None:
-        """Listen no more to prompts that nobody follows, but for those that are there."""
-        for prompt_id in self._heard_by.keys() - self._followers.keys() - there:
-            del self._heard_by[prompt_id]
-            self._pace = pace.leave(self._pace, prompt_id)
+    def _hush(self, prompt_id: str) -> None:
+        """Listen to the prompt no more."""
+        self._dismissed.discard(prompt_id)
+        self._heard_by.pop(prompt_id, None)
+        self._pace = pace.leave(self._pace, prompt_id)
 
     def hears(self, prompt_id: str) -> bool:
         """Whether the open websocket is the one to which the engine tells the prompt's progress."""
@@ -123,7 +128,9 @@ class EngineLink:
         """The engine's whole queue; raises LinkError."""
         self.departed.clear()
         view = await self.client.queue(timeout=timeout)
-        self._hush({*view.running, *view.pending})
+        # One that has departed since may have come after the view was made.
+        for prompt_id in self._dismissed - self._followers.keys() - {*view.running, *view.pending, *self.departed}:
+            self._hush(prompt_id)
         return view
 
     def glance(self, view: QueueView) -> None:
@@ -134,7 +141,8 @@ class EngineLink:
     def engine_gone(self, *, ended: bool) -> None:
         """Tell every follower that the engine is gone with all that it knew; `ended`: and there is no other yet."""
         self._cancels, self._heeds_ids = True, None
-        self._hush(set())
+        for prompt_id in self._dismissed - self._followers.keys():
+            self._hush(prompt_id)
         for follower in list(self._followers.values()):
             follower.engine_gone(ended=ended)
 
@@ -151,7 +159,8 @@ class EngineLink:
         interrupted while a stranger's prompt is next, and ours are told that they may be hit. An engine that heeds no
         id would stop whatever runs by then: there a running prompt is left to its end.
         """
-        if self._cancels and await self.client.cancel(prompt_id) is not None:
+        if self._cancels and (canceled := await self.client.cancel(prompt_id)) is not None:
+            self._dismiss(prompt_id, told=canceled)
             return
         self._cancels = False
         view = await self.client.queue()
@@ -178,8 +187,14 @@ class EngineLink:
                 if other != prompt_id:
                     follower.endangered()
             await self.client.interrupt(prompt_id)
+            self._dismiss(prompt_id)
         finally:
             self._interrupting -= 1
+
+    def _dismiss(self, prompt_id: str, *, told: bool = True) -> None:
+        """The running prompt was told to go."""
+        if told and prompt_id in self._heard_by:
+            self._dismissed.add(prompt_id)
 
     async def free_memory(self) -> None:
         """Make the engine unload its models and empty its cache, once the running prompt is done."""

@@ -14,6 +14,7 @@ word is found by TCP's own keepalive, which the kernel answers for an engine tha
 import asyncio
 import logging
 import socket
+import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -222,7 +223,7 @@ class Session:
         if complaint != self._complaint:
             self._complaint = complaint
             # Where nobody is reached, the engine is not up yet or has died: the replica's state tells that.
-            unreached = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            unreached = isinstance(error, OSError) and not isinstance(error, TimeoutError | ssl.SSLError)
             level = logging.DEBUG if unreached else logging.WARNING
             log.log(level, "no websocket to the engine: %s", complaint)
 

@@ -246,14 +246,15 @@ async def test_an_address_where_nothing_listens_is_named_and_no_alarm_is_raised_
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     async with converter(url, wait=False) as caller:
-        reason = f"the engine is not up yet: nothing listens at {url}"
+        reason = "the engine is not up yet: nothing listens at the engine's address"
         assert (await until_reason(caller, "nothing listens"))["reason"] == reason
         assert (await caller.get("/status")).document["reason"] == reason
         refused = await caller.run(picture(1))
         assert (refused.code, refused.document["detail"]) == ("starting", reason)
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
         caller.replica.watch._absence = absence.Absence(patience=0.0)  # the time has come
-        await caller.until(lambda: f"the engine is not up: nothing listens at {url}" in caplog.messages)
+        await caller.until(lambda: "the engine is not up: nothing listens at the engine's address" in caplog.messages)
+        assert [record.__dict__["address"] for record in caplog.records if record.levelno >= logging.WARNING] == [url]
 
 
 async def test_something_that_is_no_engine_is_warned_of_at_once_and_once(
@@ -262,7 +263,7 @@ async def test_something_that_is_no_engine_is_warned_of_at_once_and_once(
     caplog.set_level(logging.DEBUG, "converter.watch")
     async with converter(engine.url) as other, converter(other.url, wait=False) as caller:
         document = await until_reason(caller, "is a converter, and no ComfyUI")
-        words = f"what answers at {other.url} is a converter, and no ComfyUI (status 404 to /queue)"
+        words = "what answers at the engine's address is a converter, and no ComfyUI (status 404 to /queue)"
         assert (document["state"], document["reason"]) == ("STARTING", f"the engine is not up yet: {words}")
         missed = "the engine's queue was not read: /queue: status 404"
         await caller.until(lambda: caplog.messages.count(missed) > 2)
@@ -321,6 +322,8 @@ async def test_nothing_is_given_to_an_engine_that_is_not_heard(engine: FakeEngin
     [
         ({}, {"input": "SCRATCH/input", "output": "SCRATCH/output"}),
         ({"keep_outputs": True}, {"input": "SCRATCH/input"}),
+        ({"url_secret": "s" * 32, "replica_tag": "a"}, {"input": "SCRATCH/input"}),
+        ({"state_dir": "/tmp"}, {"input": "SCRATCH/input"}),
         ({"input_dir": "/usr", "output_dir": "/tmp"}, {"input": "/usr", "output": "/tmp"}),
         ({"output_dir": "/tmp", "keep_outputs": True}, {"input": "SCRATCH/input", "output": "/tmp"}),
     ],

@@ -7,7 +7,7 @@ hash is always one that was computed here.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,6 +19,7 @@ from converter.api.comfyapi.answers import answer, origin, send_content
 from converter.api.comfyapi.outputs import Outputs
 from converter.api.comfyapi.requests import AssetForm, HashRequest, read_fields
 from converter.api.dialects import Hall
+from converter.api.files import Upload
 from converter.api.turnstile import Turnstile
 from converter.core import comfyapi
 from converter.core.comfyapi import MOUNT
@@ -35,23 +36,6 @@ log = logging.getLogger(__name__)
 
 UPLOADS = 8
 """Uploads that are read at once."""
-
-PIECE = 2**18
-"""Bytes of an upload that are read at a time."""
-
-
-class Kept:
-    """An upload as something to be sent."""
-
-    def __init__(self, content: Content) -> None:
-        self.size: int | None = content.size
-        self._content = content
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The content in pieces."""
-        with self._content.open() as stream:
-            while piece := await asyncio.to_thread(stream.read, PIECE):
-                yield piece
 
 
 class Assets:
@@ -164,7 +148,7 @@ class Assets:
             asset = await self._find(scope, id)
             content = await self._read(asset)
             name = asset.file_path.rpartition("/")[2] or asset.id
-            return await send_content(request, Kept(content), content.size, asset.content_type, name)
+            return await send_content(request, Upload(content), content.size, asset.content_type, name)
         named = self._outputs.read(id, scope)
         async with AsyncExitStack() as stack:
             source = await self._outputs.open(named, stack)

@@ -18,13 +18,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import BaseModel, ConfigDict, Field
 
 from converter.api import work
-from converter.api.answers import JOB_ID, KEY_NAME, render_as, send
+from converter.api.answers import JOB_ID, KEY_NAME, render_as
 from converter.api.bodies import read_form, read_json, validate
 from converter.api.comfyui.ears import Ears
 from converter.api.comfyui.prompts import Prompt, Prompts, fault_of
-from converter.api.comfyui.uploads import Sent, Uploads, join
+from converter.api.comfyui.uploads import Uploads, join
 from converter.api.dialects import Hall
-from converter.api.files import HARMLESS, send_file
+from converter.api.files import Upload, send_file
 from converter.api.requests import ExtraData, Id, lacking
 from converter.api.turnstile import Turnstile
 from converter.core import comfyui
@@ -248,7 +248,8 @@ class Passthrough:
         if query.get("type") == "input":
             part = self._uploads.find(scope, join(folder, name))
             if part is not None:
-                return await send(request, Sent(part.content), HARMLESS | {"Content-Type": part.content_type})
+                content, kind = part.content, part.content_type
+                return await send_file(request, Upload(content), content.size, kind, part.filename or name, {})
         wanted = {"filename": name, "subfolder": folder, "type": query.get("type", "output")}
         for _, run in self._prompts.all_of(scope, None):
             if any(each.file is not None and comfyui.show_file(each.file) == wanted for each in run.outputs):

@@ -4,14 +4,13 @@ Leaves putting them where the engine reads them to the staging of each job. Inva
 API key; the oldest go when there are more than `MOST`, or more bytes than `ROOM`.
 """
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from converter.core.media import LOADERS
-from converter.core.order import Content, Part
+from converter.core.order import Part
 from converter.core.template import Place
 from converter.core.workflow import Graph, replace_inputs, unwrap
 
@@ -20,27 +19,6 @@ MOST = 256
 
 ROOM = 2**30
 """Bytes that they have together; those that are not small are on the disk."""
-
-
-PIECE = 2**18
-"""Bytes that are read at a time."""
-
-
-class Sent:
-    """A file as a body."""
-
-    def __init__(self, content: Content) -> None:
-        self._content = content
-
-    def __len__(self) -> int:
-        """Bytes."""
-        return self._content.size
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The content in pieces."""
-        with self._content.open() as stream:
-            while piece := await asyncio.to_thread(stream.read, PIECE):
-                yield piece
 
 
 class Uploads:

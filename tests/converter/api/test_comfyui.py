@@ -233,6 +233,8 @@ async def test_files_are_sent_as_what_does_nothing_in_a_browser(client: Client, 
         assert (reply.status, reply.headers["X-Content-Type-Options"]) == (200, "nosniff")
         assert "sandbox" in reply.headers["Content-Security-Policy"]
         assert hash(reply.body) == hash(large) or color_of(reply.body) == 5
+        part = await caller.get(f"/view?{query}", Range="bytes=1-3")
+        assert (part.status, part.body) == (206, reply.body[1:4])
 
 
 def _form(data: bytes) -> FormData:
