@@ -201,7 +201,8 @@ async def test_a_prompt_that_goes_when_it_is_told_to_is_none(engine: FakeEngine)
             await engine.until_held()
             await caller.cancel(f"gone-{color}")
             assert (await gone).code == "canceled"
-            engine.release()
+            await engine.until_idle()
+        engine.release()
         assert await states_of_ten_looks(caller, engine) == {"READY"}
 
 
