@@ -54,6 +54,11 @@ class Fault(Exception):
         self.retry = "same"
         return self
 
+    def lasting(self) -> Self:
+        """The fault itself, of which is known that the same request meets it again."""
+        self.retry = "never"
+        return self
+
     def detached(self) -> Self:
         """The fault itself, without where it was raised and why: that holds frames, and they hold whatever they saw,
         perhaps the fault. To be taken wherever a fault is kept.

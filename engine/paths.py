@@ -40,6 +40,10 @@ def resolve(folder: Path, *parts: str) -> Path:
         raise ForbiddenPathError("not a path") from error
     if not path.is_relative_to(root):
         raise ForbiddenPathError("the path leaves its folder")
+    try:
+        path.exists()
+    except OSError as error:  # such as a name that is too long to ask for
+        raise ForbiddenPathError("not a path") from error
     return path
 
 

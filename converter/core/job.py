@@ -277,7 +277,7 @@ def _crashed(job: Job, now: float) -> tuple[Job, Effects]:
 
 def _again(job: Job, now: float, *, alone: bool, crashed: bool = False) -> tuple[Job, Effects]:
     if job.attempt >= job.max_attempts + job.fresh:
-        return _end(job, EngineFailed(f"the engine lost the prompt of this job {job.attempt} times"), now)
+        return _end(job, EngineFailed(f"the engine did not take this job, or lost it, {job.attempt} times"), now)
     return _requeue(job, now, alone=alone, crashed=crashed)
 
 

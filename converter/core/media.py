@@ -55,6 +55,9 @@ MIN_BASE64 = 32
 MAX_PATH = 4096
 """Characters above which a text can't be the name of a file (PATH_MAX on Linux)."""
 
+MAX_NAME = 255
+"""Bytes above which the name of a file or folder can't be one (NAME_MAX on Linux)."""
+
 _STORES = ("s3", "gs", "az")
 
 
@@ -167,12 +170,16 @@ def _classify(text: str) -> Kind | None:
         name = scheme[1].lower()
         return "url" if name in ("http", "https") else "object" if name in _STORES else "scheme"
     # Before paths: base64 of a JPEG begins with "/9j/".
-    if len(text) > MAX_PATH or _is_base64(text):
+    if len(text) > MAX_PATH or _has_long_name(text) or _is_base64(text):
         return "base64"
     # ComfyUI joins the name to its input folder, so an absolute one names any file of the server.
     if re.match(r"[/\\]|[A-Za-z]:", text) or ".." in re.split(r"[/\\]", text):
         return "path"
     return None
+
+
+def _has_long_name(text: str) -> bool:
+    return any(len(name.encode(errors="replace")) > MAX_NAME for name in re.split(r"[/\\]", text))
 
 
 def _is_base64(text: str) -> bool:

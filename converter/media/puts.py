@@ -33,6 +33,9 @@ TIMEOUT = ClientTimeout(total=None, sock_connect=CONNECT, sock_read=STALL)
 ATTEMPTS = 3
 """Of an output that is held in memory; one that streams through is read once."""
 
+PASSING = frozenset({408, 425, 429})
+"""Statuses below 500 after which another attempt may help (RFC 9110, 8470, 6585)."""
+
 
 class _Refusal(Exception):
     """The receiver did not take an output. The text goes on from "the URL"."""
@@ -82,7 +85,8 @@ class Puts:
             await retrying(self._send, item, target, put.headers)
         except _Refusal as error:
             log.warning("an output was not put: %s", error, extra=order.about | {"origin": target.origin})
-            raise DeliveryFailed(f"outputs.delivery.put: URL {number} {error}") from error
+            fault = DeliveryFailed(f"outputs.delivery.put: URL {number} {error}")
+            raise (fault if isinstance(error, _Passing) else fault.lasting()) from error
         return {"put": number}
 
     async def _send(self, item: Item, target: Target, headers: Mapping[str, str]) -> None:
@@ -103,7 +107,7 @@ class Puts:
                 raise error.__cause__ from None
             raise _Passing(explain(error)) from error
         if not 200 <= status < 300:
-            raise (_Passing if status >= 500 or status == 429 else _Refusal)(f"answered with status {status}")
+            raise (_Passing if status >= 500 or status in PASSING else _Refusal)(f"answered with status {status}")
 
 
 async def _read(item: Item) -> AsyncIterator[bytes]:

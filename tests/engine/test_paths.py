@@ -56,3 +56,9 @@ def test_links_do_not_lead_out(tmp_path: Path) -> None:
         find_annotated(folders, "../models/x")
     assert find_annotated(folders, "x.png [output]") == folders.output.resolve() / "x.png"
     assert find_annotated(folders, "sub/x.png") == folders.input.resolve() / "sub" / "x.png"
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 128, "x/" * 2048 + "x"])
+def test_what_is_too_long_to_be_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ForbiddenPathError):
+        resolve(tmp_path, name)

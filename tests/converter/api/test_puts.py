@@ -133,6 +133,7 @@ async def test_what_is_not_taken_is_a_fault_that_tells_nothing_of_the_url(
         reply = await caller.run(picture(1), outputs=to(f"{taker.url}/{mood}/a{SIGNATURE}"))
         assert (reply.status, reply.code) == (502, "delivery_failed")
         assert reply.document["detail"] == f"outputs.delivery.put: URL 1 {said}"
+        assert reply.document["retry"] == ("never" if asked == 1 else "same"), "each try draws everything anew"
         assert 'converter_jobs_total{outcome="delivery_failed"} 1.0' in (await caller.get("/metrics")).body.decode()
         assert taker.asked[f"/{mood}/a"] >= asked, "aiohttp itself tries once more where a connection broke off"
         assert not taker.taken
