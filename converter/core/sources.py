@@ -61,7 +61,9 @@ def find_source(url: str, sources: Sequence[Source]) -> tuple[int, str]:
     Raises Refused.
     """
     if not sources:
-        raise Refused("is in object storage, and there is none here that inputs may be read from")
+        raise Refused(
+            "is in object storage, and there is none here that inputs may be read from (CONVERTER_SOURCES_FILE)"
+        )
     asked = _URL.fullmatch(url)
     if asked is None or len(url.encode(errors="replace")) > LONGEST:
         raise Refused("has no bucket and key that could be asked for")

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from converter.core.address import Refused, vet
+from converter.core.address import NotPublic, Refused, vet
 from converter.core.media import MediaInput, decode, fill_parts, identify, media_inputs, refuse
 from converter.core.order import Content, Order
 from converter.core.shelf import Shelf
@@ -299,7 +299,8 @@ def _find(media: MediaInput, order: Order, inputs: Inputs, allowance: Allowance)
 def _explain(media: MediaInput, error: Unfetched | Refused) -> InvalidInput:
     if media.kind not in ("url", "object"):
         return refuse(media, str(error))
-    fault = refuse(media, f"is a URL that is not fetched: it {error}")
+    hint = " (CONVERTER_FETCH_ORIGINS names those that may be private)" if isinstance(error, NotPublic) else ""
+    fault = refuse(media, f"is a URL that is not fetched: it {error}{hint}")
     return fault.passing() if isinstance(error, Unfetched) and error.passing else fault
 
 
