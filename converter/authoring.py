@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from converter.core.address import parse_url
-from converter.core.catalog import Catalog, offer
+from converter.core.catalog import Catalog
 from converter.core.draft import draft
+from converter.core.misfits import find_misfits
+from converter.core.offers import offer, tell_lacks
 from converter.core.template import Template
 from converter.core.template_toml import find_folder
 from converter.core.workflow import Graph, check
 from converter.errors import InvalidWorkflow
 from converter.link.client import EngineClient, LinkError, Unexpected
-from converter.template_files import Broken, read_template, read_workflow
+from converter.template_files import Broken, place_problems, read_template, read_workflow
 from converter.templates import survey
 
 DONE, WRONG, USAGE = 0, 1, 2
@@ -64,7 +66,7 @@ def _write(target: Path, text: str) -> None:
 
 def examine(paths: Iterable[str], url: str | None) -> int:
     """Say of each template (a declaration, its workflow, or a folder of them) what is wrong; the exit status."""
-    good: list[Template] = []
+    good: dict[Path, Template] = {}
     wrong: list[str] = []
     for path in _find(map(Path, paths), wrong):
         if not path.exists() and path.with_suffix(".json").is_file():
@@ -72,19 +74,22 @@ def examine(paths: Iterable[str], url: str | None) -> int:
             wrong.append(f"{there}: has no {path.name} beside it; `converter template new {there}` drafts one")
             continue
         try:
-            good.append(read_template(path))
+            good[path] = read_template(path)
         except Broken as error:
             wrong += error.lines
     try:
-        catalog = _ask(url, [template.workflow for template in good], good)
+        catalog = _ask(url, [template.workflow for template in good.values()], good.values())
     except (Unusable, ValueError) as error:
         return _refuse(USAGE, str(error))
-    for template in good:
-        offered = offer(template, catalog)
+    for path, template in good.items():
+        misfits = [misfit.problem for misfit in find_misfits(template, catalog)]
+        lacks = tell_lacks(template, catalog)
+        unavailable = offer(template, catalog).available is False
+        verdict = "not available" if unavailable else "wrong" if misfits else "right"
         inputs = ", ".join(hole.name if hole.required else f"[{hole.name}]" for hole in template.inputs)
-        print(f"{template.name}: {'right' if url is None or offered.available else 'not available'}; inputs: {inputs}")
-        if offered.reason:
-            wrong.append(f"{template.name}: {offered.reason}")
+        print(f"{template.name}: {verdict}; inputs: {inputs}")
+        wrong += place_problems(path, misfits)
+        wrong += [f"{template.name}: {'; '.join(lacks)}"] if lacks else []
     for line in wrong:
         print(line, file=sys.stderr)
     return WRONG if wrong else DONE

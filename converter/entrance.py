@@ -26,7 +26,7 @@ from converter.api.outputs import ROUTE
 from converter.api.page import open_pages
 from converter.api.server import Door, listen, make_app
 from converter.api.tls import Certificate
-from converter.core.catalog import Offer
+from converter.core.offers import Offer
 from converter.errors import CannotStart
 from converter.gate import Gate
 from converter.renewal import Source

@@ -53,7 +53,7 @@ class EngineModels:
     async def __call__(self) -> Mapping[str, Sequence[str]]:
         """Ask the engine; raises EngineFailed."""
         try:
-            return {kind: await self._client.models(kind) for kind in await self._client.model_folders()}
+            return {kind: await self._client.models(kind) or () for kind in await self._client.model_folders()}
         except LinkError as error:
             raise EngineFailed("the engine does not tell its models") from error
 

@@ -7,7 +7,7 @@ For: messages with file and line about everything that is wrong with them. Leave
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,17 @@ def read_template(path: Path) -> Template:
     try:
         return parse(path.stem, workflow, declaration or {})
     except TemplateError as error:
-        raise Broken(list(_place(error, path, text, workflow_path))) from None
+        raise Broken(list(_place(error.problems, path, text, workflow_path))) from None
+
+
+def place_problems(path: Path, problems: Sequence[Problem]) -> Iterator[str]:
+    """Problems of the template whose declaration is at `path`, each with its file and line; 1 if it is gone by now."""
+    try:
+        text = _read(path)
+        tomllib.loads(text)
+    except ValueError:
+        text = ""
+    return _place(problems, path, text, path.with_suffix(".json"))
 
 
 def read_workflow(path: Path) -> Any:
@@ -82,16 +92,16 @@ def _read(path: Path) -> str:
         raise _Unread(f"{path}:{line}: is not UTF-8") from None
 
 
-def _place(error: TemplateError, path: Path, text: str, workflow_path: Path) -> Iterator[str]:
+def _place(problems: Sequence[Problem], path: Path, text: str, workflow_path: Path) -> Iterator[str]:
     """Each problem with its file and line, in the order of the lines."""
-    lines = find_lines(text, [problem.keys for problem in error.problems])
+    lines = find_lines(text, [problem.keys for problem in problems])
 
     def locate(problem: Problem) -> tuple[bool, int]:
         if problem.node is None:
             return False, lines[problem.keys]
         return True, _find_node(workflow_path, problem.node)
 
-    for problem in sorted(error.problems, key=locate):
+    for problem in sorted(problems, key=locate):
         in_workflow, line = locate(problem)
         yield f"{workflow_path if in_workflow else path}:{line}: {problem}"
 

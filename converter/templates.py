@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from converter.core.catalog import Catalog, Kind, Offer, offer
+from converter.core.catalog import Catalog, Kind
+from converter.core.offers import Offer, offer
 from converter.core.template import Template
 from converter.core.template_toml import find_folder
 from converter.link.client import LinkError
@@ -35,8 +36,8 @@ class Engine(Protocol):
     def node_kind(self, class_type: str) -> Awaitable[Kind | None]:
         """A class of nodes; None where the engine has none of that name."""
 
-    def models(self, folder: str) -> Awaitable[tuple[str, ...]]:
-        """The files in a folder of models."""
+    def models(self, folder: str) -> Awaitable[tuple[str, ...] | None]:
+        """The files in a folder of models; None where the engine has none of that name."""
 
 
 Stamp = tuple[Path, tuple[int, int, int] | None, tuple[int, int, int] | None]

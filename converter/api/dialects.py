@@ -16,7 +16,7 @@ from aiohttp import web
 
 from converter.api.bodies import Bounds
 from converter.api.notices import Notices
-from converter.core.catalog import Offer
+from converter.core.offers import Offer
 from converter.core.template import Template
 from converter.errors import Fault
 from converter.gate import Gate

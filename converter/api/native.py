@@ -23,11 +23,11 @@ from converter.api.requests import Common, RunRequest, TemplateRequest
 from converter.api.turnstile import Turnstile
 from converter.api.work import LONG_TIMEOUT, draw_seed
 from converter.core import admission
-from converter.core.catalog import Offer
 from converter.core.guesses import suggest
 from converter.core.idempotency import Claim, fingerprint, read_key
 from converter.core.media import media_inputs
 from converter.core.negotiation import Preference, Shape, Wish, read_accept, read_prefer
+from converter.core.offers import Offer
 from converter.core.order import Order, Part, Selection
 from converter.core.template import Template, examine, fill, schema
 from converter.core.workflow import clip

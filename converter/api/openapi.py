@@ -16,7 +16,7 @@ from aiohttp import ETag, web
 from converter import __version__
 from converter.api.operations import HEADERS, OPEN, OPERATIONS, PARAMETERS, Answer, Operation, sample
 from converter.api.schemas import BINARY, Schema, build_schemas, explain, name_request, refer
-from converter.core.catalog import Offer
+from converter.core.offers import Offer
 from converter.errors import (
     Fault,
     Forbidden,

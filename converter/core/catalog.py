@@ -1,20 +1,14 @@
 """What an engine has for templates: the nodes that they use, what these take, and files of models.
 
-For: reading the engine's descriptions of nodes, the choices that callers see, and whether a template would run. Leaves
-asking to others. Invariant: what is not known of an engine is never held against a template.
+For: reading the engine's descriptions of nodes. Leaves asking to others, and judging templates by it to `offers` and
+`misfits`. Invariant: what can't be read is left out, as what is not known.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from converter.core.media import FOLDERS, LOADERS
-from converter.core.template import MEDIA, Input, Place, Template, is_number
-from converter.core.template_toml import find_folder
-from converter.core.workflow import MAX_ECHO, clip
-
-MAX_REASONS = 3
-"""Nodes, and choices, that a reason names."""
+from converter.core.template import MEDIA, Place, is_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +38,17 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """What was learned of an engine. A class that it does not have is None; what is not here is not known."""
+    """What was learned of an engine. What it does not have, of classes and folders, is None; what is not here is not
+    known.
+    """
 
     kinds: Mapping[str, Kind | None] = field(default_factory=dict)
-    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    folders: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
 
     def port(self, graph: Mapping[str, Mapping[str, Any]], place: Place) -> Port | None:
         """What is known of an input of a node of the graph."""
         kind = self.kinds.get(graph[place[0]]["class_type"])
         return None if kind is None else kind.ports.get(place[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A template as this engine can run it, with the engine's choices in it.
-
-    available: whether it would run as it stands, with what it has by default; None while that is not known. reason:
-    what is lacking.
-    """
-
-    template: Template
-    available: bool | None = None
-    reason: str = ""
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
@@ -102,50 +85,3 @@ def _read_port(spec: object) -> Port | None:
         return None
     low, high, step = (value if is_number(value := options.get(key)) else None for key in ("min", "max", "step"))
     return Port(spec[0], None, low, high, step, media)
-
-
-# Judging -----------------------------------------------------------------------------------------------------------
-
-
-def offer(template: Template, catalog: Catalog) -> Offer:
-    """The template with the engine's choices, and whether it would run."""
-    holes = tuple(replace(hole, choices=_choose(hole, template, catalog) or hole.choices) for hole in template.inputs)
-    shown = replace(template, inputs=holes)
-    classes = {node["class_type"] for node in template.workflow.values()}
-    if not classes <= catalog.kinds.keys():
-        return Offer(shown)
-    missing = sorted(name for name in classes if catalog.kinds[name] is None)
-    lacks = [
-        *([f"the engine has no node {_list([clip(name, MAX_ECHO) for name in missing])}"] if missing else []),
-        *([f"the engine does not have {_list(found)}"] if (found := list(_find_lacks(template, catalog))) else []),
-    ]
-    return Offer(shown, not lacks, "; ".join(lacks))
-
-
-def _list(words: list[str]) -> str:
-    return ", ".join(words[:MAX_REASONS]) + (" and more" if len(words) > MAX_REASONS else "")
-
-
-def _choose(hole: Input, template: Template, catalog: Catalog) -> tuple[str, ...]:
-    """The choices that the engine has for a hole, as far as they are known."""
-    folder = find_folder(hole.source)
-    if folder is not None:
-        return catalog.folders.get(folder, ())
-    port = catalog.port(template.workflow, hole.places[0]) if hole.source else None
-    return (port and port.choices) or ()
-
-
-def _find_lacks(template: Template, catalog: Catalog) -> Iterator[str]:
-    """Choices that the workflow makes by itself or by default, and the engine does not have."""
-    given = {place: hole for hole in template.inputs for place in hole.places}
-    for node_id, node in template.workflow.items():
-        for name, value in node["inputs"].items():
-            hole = given.get((node_id, name))
-            place = (node["class_type"], name)
-            if place in LOADERS | FOLDERS or (hole and (hole.required or hole.type in MEDIA)):
-                continue
-            value = hole.default if hole and hole.default is not None else value
-            port = catalog.port(template.workflow, (node_id, name))
-            if port is not None and port.choices is not None and isinstance(value, str) and value not in port.choices:
-                about = f"input {hole.name}" if hole else f"{name} of node {node_id}, {node['class_type']}"
-                yield f"{clip(value, MAX_ECHO)} ({clip(about, MAX_ECHO)})"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from converter.core.catalog import Offer
+from converter.core.offers import Offer
 from converter.core.template import MEDIA, Template
 from converter.core.workflow import clip
 from converter.errors import Fault, InvalidRequest, NotFound, RateLimited, Unauthorized

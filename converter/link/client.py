@@ -227,11 +227,11 @@ class EngineClient:
         url = self._at(f"/object_info/{_quote(class_type)}")
         return _read(answers.parse_kind, await self._ask("GET", url, None, None), class_type)
 
-    async def models(self, folder: str) -> tuple[str, ...]:
-        """`GET /models/{folder}`: the files in it; none where the engine has no such folder."""
+    async def models(self, folder: str) -> tuple[str, ...] | None:
+        """`GET /models/{folder}`: the files in it; None where the engine has no such folder."""
         url = self._at(f"/models/{_quote(folder)}")
         status, answer = await self._call("GET", url, None, None)
-        return () if status == 404 else _read(answers.parse_models, _expect(status, url, answer))
+        return None if status == 404 else _read(answers.parse_models, _expect(status, url, answer))
 
     async def describe(self, path: str) -> tuple[int, bytes]:
         """`GET` of a path, which is quoted: status and body, whatever they are."""

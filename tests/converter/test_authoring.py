@@ -127,5 +127,52 @@ async def test_an_engine_tells_more(capsys: pytest.CaptureFixture[str]) -> None:
     assert (await ask("check", "portrait_of-me.toml", "--url", "ftp://x"))[0] == 2
 
 
+def declare(name: str, text: str) -> None:
+    """A template with the workflow of txt2img."""
+    shutil.copy(SHIPPED / "txt2img.json", f"{name}.json")
+    Path(f"{name}.toml").write_text(text)
+
+
+MISFITS = """
+[inputs.width]
+type = "string"
+node = "5.width"
+
+[inputs.model]
+type = "choice"
+node = "4.ckpt_name"
+choices = "models/checkpoint"
+default = "sd15-tiny.safetensors"
+
+[inputs.steps]
+type = "integer"
+node = "3.steps"
+maximum = 20000
+
+[outputs.picture]
+node = "8"
+"""
+
+
+async def test_what_contradicts_the_engine_is_told_by_file_and_line(capsys: pytest.CaptureFixture[str]) -> None:
+    declare("portrait_of-me", MISFITS)
+    declare("limits", MISFITS.partition("\n\n")[2].partition("[outputs")[0])
+    async with FakeEngine() as engine:
+        status, out, err = await asyncio.to_thread(call, capsys, "check", ".", "--url", engine.url)
+    assert status == 1
+    assert out == [
+        "limits: wrong; inputs: [model], steps",
+        "portrait_of-me: not available; inputs: width, [model], steps",
+    ]
+    assert err == [
+        "limits.toml:4: inputs.model.choices: the engine has no folder of models checkpoint",
+        "limits.toml:10: inputs.steps.maximum: must be at most 10000, by the engine's 3.steps",
+        "portrait_of-me.toml:3: inputs.width.type: 5.width takes a whole number, no string",
+        "portrait_of-me.toml:9: inputs.model.choices: the engine has no folder of models checkpoint",
+        "portrait_of-me.toml:15: inputs.steps.maximum: must be at most 10000, by the engine's 3.steps",
+        "portrait_of-me.toml:18: outputs.picture.node: VAEDecode is no output node of the engine",
+    ]
+
+
 def test_without_a_deed_it_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys)[0] == 2

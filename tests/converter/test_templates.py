@@ -87,10 +87,10 @@ class Engine:
         self.asked += 1
         if self.broken:
             raise Unanswered("no")
-        return Kind({"mode": Port("COMBO", ("a", "b"))}) if class_type == "A" else None
+        return Kind({"mode": Port("COMBO", ("a", "b"))}, is_output=True) if class_type == "A" else None
 
-    async def models(self, folder: str) -> tuple[str, ...]:
-        return self.answers.get(folder, ())
+    async def models(self, folder: str) -> tuple[str, ...] | None:
+        return self.answers.get(folder)
 
 
 @asynccontextmanager
@@ -274,15 +274,18 @@ async def test_callers_see_templates_as_they_are_at_the_moment(tmp_path: Path) -
         before = await caller.get("/openapi.json")
         assert "/v1/workflows/mine" not in before.document["paths"]
         write(tmp_path, "mine", declared, json.dumps(graph))
-        write(tmp_path, "lacking", "", json.dumps({"1": model}))
+        write(tmp_path, "lacking", "", json.dumps(graph | {"4": model}))
+        write(tmp_path, "outputless", "", json.dumps({"1": picture}))
         write(tmp_path, "unsampled", UNSAMPLED, json.dumps(graph))
         found = by_name(await ask_until(caller, "/v1/workflows", is_judged))
         assert found["txt2img"], "those that ship are there as well"
         assert found["mine"] == {"name": "mine", "title": "mine", "description": "", "available": True}
         assert found["lacking"]["available"] is False
         assert found["lacking"]["reason"] == (
-            "the engine does not have v9.safetensors (ckpt_name of node 1, CheckpointLoaderSimple)"
+            "the engine does not have v9.safetensors (ckpt_name of node 4, CheckpointLoaderSimple)"
         )
+        assert found["outputless"]["available"] is False
+        assert "has no output node" in found["outputless"]["reason"]
         described = await caller.get("/openapi.json", If_None_Match=before.headers["ETag"])
         paths = described.document["paths"]
         assert "examples" in paths["/v1/workflows/mine"]["post"]["requestBody"]["content"]["application/json"]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.core.catalog import Catalog, Kind, Port, offer, read_kind
+from converter.core.catalog import Catalog, Kind, Port, read_kind
+from converter.core.offers import offer
 from converter.core.template import schema
 from converter.core.template_toml import parse
 from tests.converter.core.documents import values
@@ -15,6 +16,7 @@ WORKFLOW: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "old.safetensors"}},
     "2": {"class_type": "KSampler", "inputs": {"sampler_name": "euler", "scheduler": "normal", "model": ["1", 0]}},
     "3": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
 }
 DECLARATION: dict[str, Any] = {
     "inputs": {
@@ -27,6 +29,7 @@ KINDS: dict[str, Kind | None] = {
     "CheckpointLoaderSimple": Kind({"ckpt_name": Port("COMBO", ("demo", "other"))}),
     "KSampler": Kind({"sampler_name": Port("COMBO", ("euler", "ddim")), "scheduler": Port("COMBO", ("normal",))}),
     "LoadImage": Kind({"image": Port("COMBO", ("there.png",))}),
+    "SaveImage": Kind({}, is_output=True),
 }
 FOLDERS = {"checkpoints": ("demo", "other")}
 

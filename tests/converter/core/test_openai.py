@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.core import openai
-from converter.core.catalog import Offer
+from converter.core.offers import Offer
 from converter.core.template import Input, Template, fill
 from converter.errors import (
     DeadlineExceeded,
