@@ -67,6 +67,7 @@ def _write(target: Path, text: str) -> None:
 def examine(paths: Iterable[str], url: str | None) -> int:
     """Say of each template (a declaration, its workflow, or a folder of them) what is wrong; the exit status."""
     good: dict[Path, Template] = {}
+    broken: dict[Path, Template] = {}
     wrong: list[str] = []
     for path in _find(map(Path, paths), wrong):
         if not path.exists() and path.with_suffix(".json").is_file():
@@ -77,19 +78,22 @@ def examine(paths: Iterable[str], url: str | None) -> int:
             good[path] = read_template(path)
         except Broken as error:
             wrong += error.lines
+            broken |= {path: error.rest} if error.rest is not None else {}
+    read = good | broken
     try:
-        catalog = _ask(url, [template.workflow for template in good.values()], good.values())
+        catalog = _ask(url, [template.workflow for template in read.values()], read.values())
     except (Unusable, ValueError) as error:
         return _refuse(USAGE, str(error))
-    for path, template in good.items():
+    for path, template in read.items():
         misfits = [misfit.problem for misfit in find_misfits(template, catalog)]
         lacks = tell_lacks(template, catalog)
-        unavailable = offer(template, catalog).available is False
-        verdict = "not available" if unavailable else "wrong" if misfits else "right"
-        inputs = ", ".join(hole.name if hole.required else f"[{hole.name}]" for hole in template.inputs)
-        print(f"{template.name}: {verdict}; inputs: {inputs}")
         wrong += place_problems(path, misfits)
         wrong += [f"{template.name}: {'; '.join(lacks)}"] if lacks else []
+        if path in good:
+            unavailable = offer(template, catalog).available is False
+            verdict = "not available" if unavailable else "wrong" if misfits else "right"
+            inputs = ", ".join(hole.name if hole.required else f"[{hole.name}]" for hole in template.inputs)
+            print(f"{template.name}: {verdict}; inputs: {inputs}")
     for line in wrong:
         print(line, file=sys.stderr)
     return WRONG if wrong else DONE

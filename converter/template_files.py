@@ -20,11 +20,15 @@ SHIPPED = Path(__file__).parent.parent / "workflows"
 
 
 class Broken(Exception):
-    """A template that can't be used; `lines` say why, each with its file and, where there is one, its line."""
+    """A template that can't be used; `lines` say why, each with its file and, where there is one, its line.
 
-    def __init__(self, lines: list[str]) -> None:
+    rest: what is right of it, as `TemplateError` has it; None where that is nothing.
+    """
+
+    def __init__(self, lines: list[str], rest: Template | None = None) -> None:
         super().__init__("; ".join(lines))
         self.lines = tuple(lines)
+        self.rest = rest
 
 
 class _Unread(ValueError):
@@ -55,7 +59,7 @@ def read_template(path: Path) -> Template:
     try:
         return parse(path.stem, workflow, declaration or {})
     except TemplateError as error:
-        raise Broken(list(_place(error.problems, path, text, workflow_path))) from None
+        raise Broken(list(_place(error.problems, path, text, workflow_path)), error.rest) from None
 
 
 def place_problems(path: Path, problems: Sequence[Problem]) -> Iterator[str]:

@@ -21,7 +21,7 @@ what `parse` accepts, `template.fill` can fill; what it refuses, it names whole.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +62,17 @@ class Problem:
 
 
 class TemplateError(Exception):
-    """A template that can't be used, with everything that is wrong."""
+    """A template that can't be used, with everything that is wrong.
 
-    def __init__(self, name: str, problems: list[Problem]) -> None:
+    rest: what is right of it, for those who look for more; None where the workflow is no workflow. Its workflow lacks
+    what inputs that are wrong would fill.
+    """
+
+    def __init__(self, name: str, problems: list[Problem], rest: Template | None) -> None:
         super().__init__(f"template {name}: {'; '.join(map(str, problems))}")
         self.name = name
         self.problems = tuple(problems)
+        self.rest = rest
 
 
 def find_folder(source: str) -> str | None:
@@ -116,10 +121,11 @@ def parse(name: str, workflow: object, declaration: Mapping[str, Any]) -> Templa
     Raises TemplateError, which lists every problem.
     """
     problems = [] if _NAME.fullmatch(name) else [Problem((), f"its name must match {_NAME.pattern}")]
+    graph: Graph | None = None
     try:
         graph = check(workflow)
     except InvalidWorkflow as fault:
-        raise TemplateError(name, problems + list(_explain(fault))) from None
+        problems += _explain(fault)
     texts = {"title": declaration.get("title", name), "description": declaration.get("description", "")}
     problems += [
         Problem((key,), "is not known") for key in declaration if key not in ("title", "description", *_TABLES)
@@ -128,19 +134,26 @@ def parse(name: str, workflow: object, declaration: Mapping[str, Any]) -> Templa
     tables = {key: declaration.get(key, {}) for key in _TABLES}
     problems += [Problem((key,), "must be a table") for key, table in tables.items() if not isinstance(table, dict)]
     inputs, outputs = (tables[key] if isinstance(tables[key], dict) else {} for key in _TABLES)
-    holes = []
-    for key, table in inputs.items():
-        found = [Problem(("inputs", key, *where), detail) for where, detail in _find_problems(key, table, graph)]
-        problems += found
-        if not found:
-            holes.append(_build(key, table, graph))
-    problems += _find_doubles(holes)
-    for key, table in outputs.items():
-        problems += [Problem(("outputs", key, *where), detail) for where, detail in _judge_output(key, table, graph)]
+    wrong = [
+        *(("inputs", key, *each) for key, table in inputs.items() for each in _find_problems(key, table, graph)),
+        *(("outputs", key, *each) for key, table in outputs.items() for each in _judge_output(key, table, graph)),
+    ]
+    problems += [Problem((kind, key, *where), detail) for kind, key, where, detail in wrong]
+    places = {key: _find_places(table, graph or {}) for key, table in inputs.items()}
+    problems += _find_doubles(places)
+    if graph is None:
+        raise TemplateError(name, problems, None)
+    bad = {(kind, key) for kind, key, _, _ in wrong}
+    holes = tuple(_build(key, table, places[key]) for key, table in inputs.items() if ("inputs", key) not in bad)
+    named = tuple(
+        NamedOutput(key, table["node"], table.get("description", ""))
+        for key, table in outputs.items()
+        if ("outputs", key) not in bad
+    )
     if problems:
-        raise TemplateError(name, problems)
-    named = tuple(NamedOutput(key, table["node"], table.get("description", "")) for key, table in outputs.items())
-    return Template(name, texts["title"], texts["description"], graph, tuple(holes), named)
+        lost = {place for key, found in places.items() if ("inputs", key) in bad for place in found}
+        raise TemplateError(name, problems, Template(name, name, "", _leave_out(graph, lost), holes, named))
+    return Template(name, texts["title"], texts["description"], graph, holes, named)
 
 
 _TABLES = ("inputs", "outputs")
@@ -160,49 +173,66 @@ def _explain(fault: InvalidWorkflow) -> Iterator[Problem]:
         yield Problem((), fault.detail, "")
 
 
-def _find_doubles(holes: list[Input]) -> Iterator[Problem]:
+def _leave_out(graph: Graph, places: Collection[Place]) -> Graph:
+    """The workflow without some inputs of its nodes."""
+    return {
+        node_id: {
+            **node,
+            "inputs": {key: value for key, value in node["inputs"].items() if (node_id, key) not in places},
+        }
+        for node_id, node in graph.items()
+    }
+
+
+def _find_doubles(places: Mapping[str, tuple[Place, ...]]) -> Iterator[Problem]:
     owners: dict[Place, str] = {}
-    for hole in holes:
-        for place in hole.places:
+    for name, found in places.items():
+        for place in found:
             if place in owners:
-                yield Problem(("inputs", hole.name, "node"), f"{'.'.join(place)} is filled by {owners[place]} already")
-            owners.setdefault(place, hole.name)
+                yield Problem(("inputs", name, "node"), f"{'.'.join(place)} is filled by {owners[place]} already")
+            owners.setdefault(place, name)
 
 
-def _find_problems(name: str, table: object, graph: Graph) -> Iterator[Complaint]:
-    """What is wrong with one input's table."""
+def _find_problems(name: str, table: object, graph: Graph | None) -> Iterator[Complaint]:
+    """What is wrong with one input's table; places are not looked for without a workflow."""
     if not INPUT_NAME.fullmatch(name):
         yield (), f"its name must match {INPUT_NAME.pattern}"
     if not isinstance(table, dict):
         yield (), "must be a table"
         return
     kind = table.get("type")
-    if not isinstance(kind, str) or kind not in TYPES:
+    known = TYPES.get(kind) if isinstance(kind, str) else None
+    if known is None:
         yield ("type",), f"must be one of {', '.join(TYPES)}"
-        return
-    limits = _LIMITS - TYPES[kind].limits
+    limits = frozenset() if known is None else _LIMITS - known.limits
     yield from (((key,), "is not known") for key in table if key not in _KEYS | _LIMITS)
     yield from (((key,), f"does not apply to {kind}") for key in table if key in limits)
     yield from _find_unset(kind, table)
-    wrong = [((key,), f"must be {_FORMS[key][1]}") for key in table if key in _FORMS and not _FORMS[key][0](table[key])]
+    wrong = {key: f"must be {_FORMS[key][1]}" for key in table if key in _FORMS and not _FORMS[key][0](table[key])}
     if kind in ("integer", "seed"):
         parts = [key for key in ("minimum", "maximum") if is_number(table.get(key)) and not is_whole(table[key])]
-        wrong += [((key,), "must be a whole number") for key in parts]
-    wrong += [(("node",), detail) for detail in _find_lost(table.get("node"), graph)]
-    yield from wrong
-    if not wrong and not limits & table.keys():
-        hole = _build(name, table, graph)
-        if hole.minimum is not None and hole.maximum is not None and hole.minimum > hole.maximum:
-            yield ("minimum",), "is above the maximum"
-        elif hole.minimum is not None and hole.step is not None and int(hole.minimum) % hole.step:
-            yield ("minimum",), "is no multiple of the step"
-        elif hole.default is not None and (objection := object_to(hole, hole.default)):
-            yield ("default",), objection
-        elif hole.example is not None and (objection := object_to(hole, hole.example)):
-            yield ("example",), objection
+        wrong |= dict.fromkeys(parts, "must be a whole number")
+    yield from (((key,), detail) for key, detail in wrong.items())
+    yield from ((("node",), detail) for detail in _find_lost(table.get("node"), graph))
+    if known is not None:
+        fit = {key: value for key, value in table.items() if key not in limits and key not in wrong}
+        yield from _find_contradictions(_build(name, fit, ()))
 
 
-def _find_unset(kind: str, table: Mapping[str, Any]) -> Iterator[Complaint]:
+def _find_contradictions(hole: Input) -> Iterator[Complaint]:
+    """What of a hole can't be right beside the rest of it."""
+    empty = hole.minimum is not None and hole.maximum is not None and hole.minimum > hole.maximum
+    if empty:
+        yield ("minimum",), "is above the maximum"
+    elif hole.minimum is not None and hole.step is not None and int(hole.minimum) % hole.step:
+        yield ("minimum",), "is no multiple of the step"
+    for key, value in (("default", hole.default), ("example", hole.example)):
+        # No value lies between limits that are upside down.
+        if value is not None and not empty and hole.type != "seed" and (objection := object_to(hole, value)):
+            yield (key,), objection
+
+
+def _find_unset(kind: object, table: Mapping[str, Any]) -> Iterator[Complaint]:
     """Keys that are missing, or that contradict each other."""
     if kind == "choice" and "choices" not in table:
         yield ("choices",), "is missing"
@@ -214,10 +244,12 @@ def _find_unset(kind: str, table: Mapping[str, Any]) -> Iterator[Complaint]:
         yield ("optional",), "says nothing beside a default"
 
 
-def _find_lost(node: object, graph: Graph) -> list[str]:
+def _find_lost(node: object, graph: Graph | None) -> list[str]:
     targets = node if isinstance(node, list) else [node]
     if not targets or not all(map(is_text, targets)):
         return ["must be text like 3.seed, or a list of them"]
+    if graph is None:
+        return []
     places = {str(target): _find_place(str(target), graph) for target in targets}
     lost = [f"{target}: {_explain_loss(target, graph)}" for target, place in places.items() if place is None]
     found = (place for place in places.values() if place is not None)
@@ -240,14 +272,20 @@ def _find_place(target: str, graph: Graph) -> Place | None:
     return next((place for place in places if place[1] in graph.get(place[0], {}).get("inputs", {})), None)
 
 
-def _build(name: str, table: Mapping[str, Any], graph: Graph) -> Input:
-    targets = table["node"] if isinstance(table["node"], list) else [table["node"]]
+def _find_places(table: object, graph: Graph) -> tuple[Place, ...]:
+    """The places that an input's table names and the workflow has, whatever else is wrong with it."""
+    node = table.get("node") if isinstance(table, dict) else None
+    targets = node if isinstance(node, list) else [node]
+    return tuple(filter(None, (_find_place(target, graph) for target in targets if isinstance(target, str))))
+
+
+def _build(name: str, table: Mapping[str, Any], places: tuple[Place, ...]) -> Input:
     seed = table["type"] == "seed"
     choices = table.get("choices", ())
     return Input(
         name=name,
         type=table["type"],
-        places=tuple(filter(None, (_find_place(target, graph) for target in targets))),
+        places=places,
         description=table.get("description", ""),
         default=table.get("default"),
         optional=table.get("optional", False),
@@ -261,7 +299,7 @@ def _build(name: str, table: Mapping[str, Any], graph: Graph) -> Input:
     )
 
 
-def _judge_output(name: str, table: object, graph: Graph) -> Iterator[Complaint]:
+def _judge_output(name: str, table: object, graph: Graph | None) -> Iterator[Complaint]:
     """What is wrong with one output's table. A name that is another node's id could not be told from it."""
     if not INPUT_NAME.fullmatch(name):
         yield (), f"its name must match {INPUT_NAME.pattern}"
@@ -272,7 +310,7 @@ def _judge_output(name: str, table: object, graph: Graph) -> Iterator[Complaint]
     if not is_text(table.get("description", "")):
         yield ("description",), "must be text"
     node = table.get("node")
-    if not isinstance(node, str) or node not in graph:
+    if not isinstance(node, str) or (graph is not None and node not in graph):
         yield ("node",), "must be the id of a node of the workflow"
-    if name in graph and name != node:
+    if graph is not None and name in graph and name != node:
         yield (), "is the id of another node"

@@ -78,7 +78,7 @@ def test_what_is_no_workflow_has_no_draft(
 
 def test_every_mistake_is_told_by_file_and_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.json").write_text('{"1": {"class_type": "A", "inputs": {"x": 1}}}')
-    Path("a.toml").write_text('[inputs.x]\ntype = "integer"\nnode = "1.y"\n\n[inputs.y]\ntype = "text"')
+    Path("a.toml").write_text('[inputs.x]\ntype = "integer"\nnode = "1.y"\n\n[inputs.y]\ntype = "text"\nnode = "1.x"')
     Path("notes.txt").touch()
     Path("empty").mkdir()
     status, out, err = call(capsys, "check", ".", "a.json", "notes.txt", "empty")
@@ -171,6 +171,24 @@ async def test_what_contradicts_the_engine_is_told_by_file_and_line(capsys: pyte
         "portrait_of-me.toml:9: inputs.model.choices: the engine has no folder of models checkpoint",
         "portrait_of-me.toml:15: inputs.steps.maximum: must be at most 10000, by the engine's 3.steps",
         "portrait_of-me.toml:18: outputs.picture.node: VAEDecode is no output node of the engine",
+    ]
+
+
+async def test_mistakes_hide_nothing_of_what_the_engine_says(capsys: pytest.CaptureFixture[str]) -> None:
+    twice = '[inputs.size]\ntype = "integer"\nnode = ["5.width", "5.height", "3.steps"]\ndefault = 1'
+    model = '[inputs.model]\ntype = "choice"\nnode = "4.ckpt_name"\nchoices = []'
+    declare("portrait_of-me", f"{MISFITS}\n{twice}")
+    declare("modeled", model)
+    async with FakeEngine() as engine:
+        status, out, err = await asyncio.to_thread(call, capsys, "check", ".", "--url", engine.url)
+    assert (status, out) == (1, [])
+    assert [line.partition(": ")[0] for line in err if line.startswith("portrait")] == [
+        *("portrait_of-me.toml:22", "portrait_of-me.toml:22"),
+        *(f"portrait_of-me.toml:{line}" for line in (3, 9, 15, 18, 23, 23)),
+    ]
+    told = [line for line in err if line.startswith("modeled")]
+    assert told == [
+        'modeled.toml:4: inputs.model.choices: must be a list of different texts, "models/FOLDER" or "engine"'
     ]
 
 

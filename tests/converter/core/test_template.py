@@ -97,12 +97,9 @@ def test_a_declaration_may_be_empty() -> None:
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ({}, OF_TYPES),
-        ({"type": "text"}, OF_TYPES),
-        (
-            {"type": ["seed"]},
-            OF_TYPES,
-        ),
+        ({"node": "2.text"}, OF_TYPES),
+        ({"type": "text", "node": "2.text"}, OF_TYPES),
+        ({"type": ["seed"], "node": "2.text"}, OF_TYPES),
         ({"type": "string"}, ".node: must be text like 3.seed, or a list of them"),
         ({"type": "string", "node": []}, ".node: must be text like 3.seed, or a list of them"),
         ({"type": "string", "node": ["2.text", 5]}, ".node: must be text like 3.seed, or a list of them"),
@@ -237,17 +234,58 @@ def test_a_problem_of_the_workflow_names_its_node() -> None:
 
 
 def test_everything_wrong_is_told_at_once() -> None:
+    size = {"type": "integer", "node": "3.width", "minimum": 2, "step": 4, "default": 6, "max_length": 1}
+    seed = {"type": "seed", "node": ["3.seed", "3.width"], "maximum": "x"}
     told = complaints(
-        {"titel": "", "inputs": {"a": {"type": "seed", "node": "1.x", "more": 1}, "b": {}, "c": {"type": "choice"}}}
+        {
+            "titel": "",
+            "inputs": {
+                "a": {"type": "seed", "node": "1.x", "more": 1},
+                "b": {"type": "text", "optional": 1},
+                "c": {"type": "choice"},
+                "d": size,
+                "e": seed,
+            },
+            "outputs": {"f": {}},
+        }
     )
     assert [problem.split(":")[0] for problem in told] == [
         "titel",
         "inputs.a.more",
         "inputs.a.node",
         "inputs.b.type",
+        "inputs.b.optional",
+        "inputs.b.node",
         "inputs.c.choices",
         "inputs.c.node",
+        "inputs.d.max_length",
+        "inputs.d.minimum",
+        "inputs.d.default",
+        "inputs.e.maximum",
+        "outputs.f.node",
+        "inputs.e.node",
     ]
+    told = complaints({"titel": "", **declare(type="integer", node="3.steps", default="x")}, {"4": {}})
+    assert [problem.split(":")[0] for problem in told] == ["node 4", "node 4", "titel", "inputs.x.default"]
+
+
+def test_what_is_right_of_a_broken_template_is_kept() -> None:
+    inputs = {
+        "wrong": {"type": "number", "node": ["3.cfg", "9.x"]},
+        "right": {"type": "seed", "node": "3.seed"},
+        "double": {"type": "seed", "node": "3.seed"},
+    }
+    with pytest.raises(TemplateError) as caught:
+        parse("t", WORKFLOW, {"inputs": inputs, "outputs": {"a": {"node": "1"}, "b": {"node": "x"}}})
+    rest = caught.value.rest
+    assert rest is not None
+    assert [hole.name for hole in rest.inputs] == ["right", "double"]
+    assert rest.outputs == (NamedOutput("a", "1"),)
+    assert "cfg" not in rest.workflow["3"]["inputs"]
+    assert rest.workflow["1"] == WORKFLOW["1"]
+    with pytest.raises(TemplateError) as caught:
+        parse("t", {"4": {}}, {})
+    assert caught.value.rest is None
 
 
 def test_choices_may_be_the_engines() -> None:
