@@ -14,7 +14,7 @@ from converter.core.draft import draft
 from converter.core.misfits import find_misfits
 from converter.core.offers import offer, tell_lacks
 from converter.core.template import Template
-from converter.core.template_toml import find_folder
+from converter.core.template_toml import NAME, find_folder
 from converter.core.workflow import Graph, check
 from converter.errors import InvalidWorkflow
 from converter.link.client import EngineClient, LinkError, Unexpected
@@ -33,6 +33,8 @@ def new(workflow: str, output: str | None, url: str | None) -> int:
     """Write a first declaration beside a workflow (to standard output for `-`); the exit status."""
     path = Path(workflow)
     target = path.with_suffix(".toml") if output is None else Path(output)
+    if output != "-" and not NAME.fullmatch(target.stem):
+        return _refuse(USAGE, f"{target}: a template's name must match {NAME.pattern}; name another file with -o")
     try:
         graph = check(read_workflow(path))
         catalog = _ask(url, [graph], ())

@@ -231,7 +231,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _declare_template(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "exit status: 0 done   1 something is wrong with a template   2 wrong usage, or no engine there"
-    deeds = parser.add_subparsers(title="what to do", metavar="DEED", dest="deed", required=True)
+    deeds = parser.add_subparsers(title="what to do", metavar="new|check", dest="deed", required=True)
     add = deeds.add_parser("new", help="draft a declaration for a workflow", allow_abbrev=False).add_argument
     add("workflow", metavar="WORKFLOW", help="file with a workflow in API format, NAME.json")
     add("-o", "--output", metavar="FILE", help="file to write, - for standard output (default: NAME.toml beside it)")

@@ -107,7 +107,9 @@ _FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 """Which value each key takes."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a template may be called."""
+
 INPUT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """What an input or an output may be called."""
 
@@ -120,7 +122,7 @@ def parse(name: str, workflow: object, declaration: Mapping[str, Any]) -> Templa
 
     Raises TemplateError, which lists every problem.
     """
-    problems = [] if _NAME.fullmatch(name) else [Problem((), f"its name must match {_NAME.pattern}")]
+    problems = [] if NAME.fullmatch(name) else [Problem((), f"its name must match {NAME.pattern}")]
     graph: Graph | None = None
     try:
         graph = check(workflow)

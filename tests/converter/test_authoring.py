@@ -193,4 +193,18 @@ async def test_mistakes_hide_nothing_of_what_the_engine_says(capsys: pytest.Capt
 
 
 def test_without_a_deed_it_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys)[0] == 2
+    status, _, err = call(capsys)
+    assert (status, len(err)) == (2, 1)
+    assert "the following arguments are required: new|check" in err[0]
+
+
+def test_a_name_that_no_template_can_have_is_refused_at_once(capsys: pytest.CaptureFixture[str], desk: Path) -> None:
+    Path("portrait_of-me.json").rename("My Portrait.json")
+    status, out, err = call(capsys, "new", "My Portrait.json")
+    assert (status, out) == (2, [])
+    rule = "a template's name must match [A-Za-z0-9][A-Za-z0-9._-]{0,63}; name another file with -o"
+    assert err == [f"converter template: My Portrait.toml: {rule}"]
+    assert not list(desk.glob("*.toml"))
+    assert call(capsys, "new", "My Portrait.json", "-o", "-")[0] == 0
+    status, out, err = call(capsys, "new", "My Portrait.json", "-o", "mine.toml")
+    assert (status, out, err[-1]) == (0, ["mine.toml"], "The workflow belongs beside it, as mine.json")
