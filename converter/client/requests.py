@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 from urllib.parse import quote
 
 import aiohttp
@@ -27,12 +27,31 @@ class Template:
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Storage(TypedDict):
+    """Contents go to a destination in object storage that the service's operator has named."""
+
+    storage: str
+
+
+class Puts(TypedDict):
+    """Contents go to URLs of one's own that take a PUT, one for each output that is no text, with these headers."""
+
+    put: str | Sequence[str]
+    headers: NotRequired[Mapping[str, str]]
+
+
 class Outputs(TypedDict, total=False):
-    """`nodes`: only these are run and answered. Pictures are converted to `format`, with `quality` from 1 to 100."""
+    """`nodes`: only these are run and answered. Pictures are converted to `format`, with `quality` from 1 to 100.
+
+    metadata: whether what pictures tell of how they were made stays in them. delivery: whether contents come with the
+    result (`inline`), as links (`url`), or go elsewhere.
+    """
 
     nodes: Sequence[str]
-    format: Literal["png", "jpeg", "webp"]
+    format: Literal["png", "jpeg", "webp", "avif"]
     quality: int
+    metadata: Literal["keep", "strip"]
+    delivery: Literal["inline", "url"] | Storage | Puts
 
 
 class Options(TypedDict, total=False):

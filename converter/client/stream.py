@@ -191,14 +191,14 @@ class Stream:
 
     def _take(self, event: sse.Event) -> Event | None:
         """What the user gets of an event; None for one that it has, or that this client does not know."""
-        match taken := read(event):
+        match taken := read(event, self._url):
             case Progress():
                 self._value = max(self._value, taken.value)
                 return taken.model_copy(update={"value": self._value})
-            case Output() if taken in self._announced:
+            case Output() if taken.without_place() in self._announced:
                 return None
             case Output():
-                self._announced.append(taken)
+                self._announced.append(taken.without_place())
             case Result():
                 self._result = taken
                 self._places.note_success()

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 
 from converter import errors
 from converter.client import Client, Output, Progress, Result, Status, Template
@@ -70,6 +72,23 @@ async def test_outputs_are_chosen_and_converted(engine: FakeEngine) -> None:
         result = await client.run(two_pictures(1, 2), outputs={"nodes": ["4"], "format": "webp", "quality": 100})
     [output] = result.outputs
     assert (output.node_id, output.content_type) == ("4", "image/webp")
+
+
+async def test_outputs_may_come_as_links(engine: FakeEngine) -> None:
+    async with converter(engine.url) as caller, Client(caller.url) as client:
+        async with client.stream(picture(7), outputs={"delivery": "url"}) as events:
+            heard = [event async for event in events]
+        announced = [event for event in heard if isinstance(event, Output)]
+        last = heard[-1]
+        assert isinstance(last, Result)
+        [output] = last.outputs
+        assert announced == [output]
+        assert output.url is not None
+        assert output.expires_at is not None
+        async with ClientSession() as session, session.get(output.url) as fetched:
+            assert color_of(await fetched.read()) == 7
+        with pytest.raises(ValueError, match=re.escape(output.url)):
+            output.content  # noqa: B018
 
 
 async def test_files_go_in(engine: FakeEngine, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +94,45 @@ async def test_outputs_are_bytes_or_text(tmp_path: Any) -> None:
     text.save(str(tmp_path / "a.txt"))
     assert (tmp_path / "a.png").read_bytes() == PICTURE
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "grüße"
+
+
+async def test_outputs_that_are_elsewhere_tell_where(tmp_path: Path) -> None:
+    """A link without an address is one of the service that was called, by the way that it was."""
+    linked = {"url": "/v1/outputs/abc", "expires_at": "2030-01-02T03:04:05Z", "warning": "no AVIF here"}
+    stored = {"destination": "results", "key": "a/1.png"}
+    shared = stored | {"url": "https://store.example/a"}
+    done = result(*(ANNOUNCED | place for place in (linked, stored, shared, {"put": 2}, {})))
+    async with (
+        serving(playing(("output", ANNOUNCED | linked), ("result", done)), prefix="/pool") as server,
+        Client(server.url) as client,
+    ):
+        announced, last = await collect(client)
+    assert isinstance(last, Result)
+    assert announced == last.outputs[0]
+    link, key, both, put, nowhere = last.outputs
+    assert link.url == f"{server.url}/v1/outputs/abc"
+    assert (link.expires_at, link.warning) == (datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC), "no AVIF here")
+    assert (link.destination, link.key, link.put, link.data) == (None, None, None, None)
+    assert (key.destination, key.key, key.url, key.warning) == ("results", "a/1.png", None, None)
+    assert (both.key, both.url) == ("a/1.png", "https://store.example/a")
+    assert put.put == 2
+    for output, said in (
+        (link, f"contents: they are at {link.url}"),
+        (key, "in the destination results, as a/1.png"),
+        (both, "at https://store.example/a"),
+        (put, "put to URL 2 of outputs.delivery.put"),
+        (nowhere, "node 9 came without its contents$"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            output.save(tmp_path / "a.png")
+
+
+async def test_an_output_that_another_try_puts_elsewhere_is_announced_once(naps: Naps) -> None:
+    first = playing(("output", ANNOUNCED | {"url": "/v1/outputs/abc"}))  # which ends without a last event
+    second = playing(("output", ANNOUNCED | {"url": "/v1/outputs/def"}), ("result", result(OUTPUT)))
+    async with serving([first, second]) as server, Client(server.url, sleep=naps) as client:
+        events = await collect(client)
+    assert [type(event) for event in events] == [Output, Result]
 
 
 async def test_a_stream_that_is_cut_goes_on_under_the_same_key_as_if_nothing_had_been(naps: Naps) -> None:
