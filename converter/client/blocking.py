@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from converter.client.answers import Event, Result
 from converter.client.client import LIMIT, TIMEOUT, URL, Client
@@ -34,19 +34,22 @@ class SyncClient:
         on_retry: Callable[[Exception, float], None] | None = None,
     ) -> None:
         self._client = Client(url, api_key=api_key, timeout=timeout, patience=patience, limit=limit, on_retry=on_retry)
+        self._portal: BlockingPortal | None = None
 
     def __enter__(self) -> Self:
         _refuse_inside_a_loop()
         with ExitStack() as stack:
-            self._portal = stack.enter_context(start_blocking_portal())
-            stack.enter_context(self._portal.wrap_async_context_manager(self._client))
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(self._client))
             self._stack = stack.pop_all()
+        self._portal = portal
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+        self._portal = None
 
     def describe(self, name: str) -> Mapping[str, Any]:
         """See `Client.describe`."""
@@ -59,6 +62,7 @@ class SyncClient:
     @contextmanager
     def stream(self, work: Mapping[str, Any] | Template, **options: Unpack[Options]) -> Iterator[Iterator[Event]]:
         """See `Client.stream`; gives an iterator of the events."""
+        self._require()
         events = self._client.stream(work, **options)
         self._wait(events.__aenter__)
         try:
@@ -68,12 +72,17 @@ class SyncClient:
 
     def _wait(self, call: Callable[[], Awaitable[T]]) -> T:
         """What the call gives. Who is interrupted meanwhile cancels it."""
-        _refuse_inside_a_loop()
-        future = self._portal.start_task_soon(call)
+        future = self._require().start_task_soon(call)
         try:
             return future.result()
         finally:
             future.cancel()
+
+    def _require(self) -> BlockingPortal:
+        _refuse_inside_a_loop()
+        if self._portal is None:
+            raise RuntimeError("a client calls while it is entered: use it in `with SyncClient(...) as client:`")
+        return self._portal
 
 
 def _refuse_inside_a_loop() -> None:

@@ -59,41 +59,55 @@ class Client:
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._terms = Terms(timeout, patience, on_retry, sleep)
         self._window = Window.open(limit)
+        self._means: tuple[aiohttp.ClientSession, Places] | None = None
 
     async def __aenter__(self) -> Self:
-        self._places = Places(self._window)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), headers=self._headers, timeout=_WAITS
-        )
+        connector = aiohttp.TCPConnector(limit=0)
+        session = aiohttp.ClientSession(connector=connector, headers=self._headers, timeout=_WAITS)
+        self._means = session, Places(self._window)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.close()
+        session, _ = self._require()
+        self._means = None
+        await session.close()
 
     @property
     def room(self) -> int:
         """How many calls may be in flight at present; more of them wait, in the order of asking."""
-        return self._places.room
+        _, places = self._require()
+        return places.room
 
     async def describe(self, name: str) -> Mapping[str, Any]:
         """What the service says of a template: `title`, `description`, the JSON Schema of its `inputs`, `outputs`.
 
-        Raises the faults of `converter.errors` and CallError.
+        Raises the faults of `converter.errors`, CallError, and RuntimeError for a client that is not entered.
         """
-        return await look_up(self._session, self._url, self._terms, name)
+        session, _ = self._require()
+        return await look_up(session, self._url, self._terms, name)
 
     def stream(self, work: Mapping[str, Any] | Template, **options: Unpack[Options]) -> Stream:
-        """Run a workflow (in API format) or a template, and follow it; to be entered. See `Options`."""
+        """Run a workflow (in API format) or a template, and follow it; to be entered. See `Options`.
+
+        Raises RuntimeError for a client that is not entered.
+        """
+        session, places = self._require()
         terms = replace(self._terms, timeout=options["timeout"]) if "timeout" in options else self._terms
-        return Stream(self._session, self._url, self._places, terms, work, options)
+        return Stream(session, self._url, places, terms, work, options)
 
     async def run(self, work: Mapping[str, Any] | Template, **options: Unpack[Options]) -> Result:
         """Run a workflow (in API format) or a template. See `Options`.
 
         Raises the faults of `converter.errors`; CallError; OSError for a file that can't be read; ValueError and
-        TypeError for what can't be sent. Who cancels this cancels the job.
+        TypeError for what can't be sent; RuntimeError for a client that is not entered. Who cancels this cancels the
+        job.
         """
         async with self.stream(work, **options) as events:
             return await events.result()
+
+    def _require(self) -> tuple[aiohttp.ClientSession, Places]:
+        if self._means is None:
+            raise RuntimeError("a client calls while it is entered: use it in `async with Client(...) as client:`")
+        return self._means

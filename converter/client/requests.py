@@ -18,6 +18,9 @@ from urllib.parse import quote
 
 import aiohttp
 
+_BODIES = ("raw", "multipart", "zip")
+"""Deliveries as the body of an answer, which can't be one of events, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -92,12 +95,15 @@ class Request:
 
 
 async def compose(work: Mapping[str, Any] | Template, options: Options, timeout: float | None) -> Request:
-    """The request for a workflow or a template. Raises OSError for a file, TypeError for what JSON can't hold, and
-    ValueError for a key that can't be sent.
+    """The request for a workflow or a template. Raises OSError for a file, TypeError for what is of another type or
+    JSON can't hold, and ValueError for a key that can't be sent and a delivery that this client can't take.
     """
     given: dict[str, Any] = {**options, "timeout": timeout}
-    files = given.pop("files", {})
+    files = given.pop("files", None) or {}
     key = given.pop("idempotency_key", uuid.uuid4().hex)
+    _check_work(work)
+    _check_files(files)
+    _check_delivery(given.get("outputs"))
     document = {name: value for name, value in given.items() if value is not None}
     if isinstance(work, Template):
         path = f"/v1/workflows/{quote(work.name, safe='')}"
@@ -110,6 +116,32 @@ async def compose(work: Mapping[str, Any] | Template, options: Options, timeout:
         headers["Content-Type"] = "application/json"
     read = {name: await _read(source) for name, source in files.items()}
     return Request(path, headers, json.dumps(document).encode(), read)
+
+
+def _check_work(work: object) -> None:
+    if not isinstance(work, Mapping | Template):
+        instead = "the workflow as a dict, such as json.loads(path.read_text()), or Template(name, inputs)"
+        raise TypeError(f"what is to be run is {instead}, not {_name_type(work)}")
+
+
+def _check_files(files: object) -> None:
+    if not isinstance(files, Mapping):
+        raise TypeError(f"files are given as a dict, by name, not as {_name_type(files)}")
+    for name, source in files.items():
+        if not isinstance(source, bytes | Path):
+            instead = "bytes, or a pathlib.Path for the file that is there"
+            raise TypeError(f"files[{name!r}] must be {instead}, not {_name_type(source)}")
+
+
+def _check_delivery(outputs: object) -> None:
+    form = outputs.get("delivery") if isinstance(outputs, Mapping) else None
+    if form in _BODIES:
+        instead = '"inline", "url", {"storage": NAME} or {"put": URL}'
+        raise ValueError(f'outputs["delivery"] can\'t be "{form}" here, where answers are events: choose {instead}')
+
+
+def _name_type(value: object) -> str:
+    return "text" if isinstance(value, str) else type(value).__name__
 
 
 async def _read(source: bytes | Path) -> tuple[str, bytes]:

@@ -43,12 +43,23 @@ async def test_calls_block_their_thread_and_nothing_stays_behind() -> None:
             return first
 
     async with serving(DONE) as server:
+        await asyncio.to_thread(work, server.url)  # libraries keep a thread from their first use on
         threads = threading.active_count()
         done = await asyncio.to_thread(work, server.url)
         assert [output.content for output in done.outputs] == [PICTURE]
     assert {asked.headers["Authorization"] for asked in server.asked} == {"Bearer s3cret"}
     assert server.asked[0].document == {"workflow": WORKFLOW, "id": "mine", "timeout": 50.0}
-    assert threading.active_count() <= threads + 1, "the thread that `to_thread` keeps"
+    assert threading.active_count() <= threads + 1, "one more that `to_thread` may keep"
+
+
+def test_who_has_not_entered_it_is_told_so() -> None:
+    client = SyncClient("http://127.0.0.1:9")
+    for _ in range(2):
+        for call in (lambda: client.run(WORKFLOW), lambda: client.describe("a"), client.stream(WORKFLOW).__enter__):
+            with pytest.raises(RuntimeError, match=r"use it in `with SyncClient\(\.\.\.\) as client:`"):
+                call()
+        with client:
+            pass  # and who has left it, too
 
 
 async def test_events_are_followed() -> None:

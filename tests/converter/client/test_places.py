@@ -105,7 +105,7 @@ async def test_who_finds_the_smaller_window_full_waits(naps: Naps) -> None:
         calls = [asyncio.create_task(client.run(WORKFLOW)) for _ in range(5)]
         async with asyncio.timeout(PATIENCE):
             while True:
-                if client._places._limiter.statistics().tasks_waiting == 3:
+                if client._require()[1]._limiter.statistics().tasks_waiting == 3:
                     break
                 await asyncio.sleep(POLL)
         for call in calls:

@@ -4,12 +4,14 @@ import asyncio
 import re
 from email import message_from_bytes
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from converter import errors
-from converter.client import Client, Template, UnexpectedAnswer
+from converter.api import requests
+from converter.client import Client, Outputs, Template, UnexpectedAnswer
 from tests.converter.client.conftest import Naps
 from tests.converter.client.scripted import OUTPUT, WORKFLOW, Asked, playing, problem, reset, result, serving
 
@@ -105,6 +107,59 @@ async def test_a_file_that_is_not_there_is_said_and_nothing_sent(tmp_path: Path)
                 await client.run(WORKFLOW, files={"photo": tmp_path / "photo.png"})
         await client.run(WORKFLOW)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("work", "options", "said"),
+    [
+        (Path("wf.json"), {}, r"the workflow as a dict, .* or Template\(name, inputs\), not PosixPath"),
+        ("txt2img", {}, r"or Template\(name, inputs\), not text"),
+        (None, {}, "not NoneType"),
+        (WORKFLOW, {"files": {"p": "/tmp/blue.png"}}, r"files\['p'\] must be bytes, or a pathlib\.Path .*, not text"),
+        (WORKFLOW, {"files": {"a": b"a", "p": bytearray(b"p")}}, r"files\['p'\] .*, not bytearray"),
+        (WORKFLOW, {"files": [b"a"]}, "files are given as a dict, by name, not as list"),
+    ],
+)
+async def test_what_is_of_another_type_is_said_and_nothing_sent(work: Any, options: Any, said: str) -> None:
+    async with serving(DONE) as server, Client(server.url) as client:
+        with pytest.raises(TypeError, match=said):
+            await client.run(work, **options)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("form", ["raw", "multipart", "zip"])
+async def test_a_delivery_that_is_no_stream_is_refused_before_it_is_sent(form: Any) -> None:
+    async with serving(DONE) as server, Client(server.url) as client:
+        with pytest.raises(ValueError, match=f'can\'t be "{form}" here.*choose "inline", "url", {{"storage": NAME}}'):
+            await client.run(WORKFLOW, outputs={"delivery": form})
+    assert server.asked == []
+
+
+async def test_outputs_are_asked_for_as_the_contract_has_it() -> None:
+    everything: Outputs = {"nodes": ["9"], "format": "avif", "quality": 50, "metadata": "strip", "delivery": "inline"}
+    put: Outputs = {"delivery": {"put": ["https://store.example/a"], "headers": {"Cache-Control": "no-store"}}}
+    wanted: list[Outputs] = [everything, {"delivery": "url"}, {"delivery": {"storage": "results"}}, put]
+    async with serving(DONE) as server, Client(server.url) as client:
+        for outputs in wanted:
+            await client.run(WORKFLOW, outputs=outputs)
+    assert [asked.document["outputs"] for asked in server.asked] == wanted
+    assert everything.keys() == requests.Outputs.model_fields.keys()
+    for outputs in wanted:
+        requests.Outputs.model_validate(outputs)
+
+
+async def test_who_has_not_entered_the_client_is_told_so() -> None:
+    client = Client("http://127.0.0.1:9")
+    for _ in range(2):
+        for call in (client.run(WORKFLOW), client.describe("a")):
+            with pytest.raises(RuntimeError, match=r"use it in `async with Client\(\.\.\.\) as client:`"):
+                await call
+        with pytest.raises(RuntimeError, match="async with"):
+            client.stream(WORKFLOW)
+        with pytest.raises(RuntimeError, match="async with"):
+            client.room  # noqa: B018
+        async with client:
+            pass  # and who has left it, too
 
 
 async def test_the_key_is_sent_and_said_nowhere() -> None:
