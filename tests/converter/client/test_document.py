@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from converter.api.schemas import list_faults
 from converter.client import Client, Options, SyncClient
+from converter.core.retries import from_fault
+from converter.errors import InvalidInput
 from tests.converter.faults.graphs import loaded, picture
 from tests.converter.faults.replica import converter
 from tests.fakes.engine import FakeEngine
@@ -62,6 +65,12 @@ def test_the_program_inverts_every_photo(desk: Path) -> None:
     said = asyncio.run(run(SCRIPTS[1], desk))
     assert {line.split(":")[0] for line in said.splitlines()} == {"0.png", "1.png", "2.png"}
     assert {path.name for path in desk.glob("photos/*.webp")} == {"0.webp", "1.webp", "2.webp"}
+
+
+def test_the_faults_that_are_sent_again_are_named() -> None:
+    [row] = re.findall(r"^\| `retry: same` \((.*?)\)", TEXT, re.MULTILINE)
+    always = {fault.code for fault in list_faults() if from_fault(fault("")).retry == "same"}
+    assert set(re.findall(r"`(\w+)`", row)) == always | {InvalidInput("").passing().code}
 
 
 def test_everything_that_may_be_said_is_told() -> None:
