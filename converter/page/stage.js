@@ -4,6 +4,7 @@
 // reader is told of it comes with each node and each quarter.
 
 import { blobOf, make, sentence } from "./dom.js";
+import { countDown, forgetWait } from "./retry.js";
 
 const at = (id) => document.getElementById(id);
 const [stage, work, result, nothing, fault] = ["stage", "work", "result", "nothing", "fault"].map(at);
@@ -22,6 +23,7 @@ let heard = ""; // the last that was said aloud
 
 /** A run begins. */
 export function begin() {
+  forgetWait();
   fault.replaceChildren();
   nothing.hidden = result.hidden = true;
   work.hidden = false;
@@ -81,11 +83,12 @@ export function end(succeeded) {
 
 /** Show a fault that belongs to no field; `others` are problems of which the same is true. `calm`: it was wanted. */
 export function showFault({ title, detail, retry_after: seconds, request_id: id }, others = [], calm = false) {
+  forgetWait();
   const problems = others.map((problem) => make("li", {}, sentence(`${problem.pointer} ${problem.detail}`)));
   const parts = [
     make("strong", {}, title ?? "Something went wrong"),
     problems.length ? make("ul", {}, ...problems) : make("p", {}, sentence(detail ?? "no reason was given")),
-    seconds && make("p", {}, `Try again in ${seconds} s.`),
+    seconds && countDown(seconds, say),
     id && make("p", { className: "help" }, "Request ", make("code", {}, id)),
   ];
   fault.replaceChildren(...parts.filter(Boolean));
