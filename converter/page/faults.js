@@ -1,19 +1,26 @@
 // What a fault says of single inputs. Pure.
 
+const POINTERS = /^\/inputs\/\S+(, \/inputs\/\S+)*: /; // with which a detail begins that tells of a template's inputs
+
 /**
- * The complaints in a problem document: `{ pointer, detail }` as it lists them, and `{ place, detail }` where it names
- * nodes and their inputs: `NODE.INPUT`. A detail is what is said after the name of the input.
+ * The complaints in a problem document: `{ pointer, detail }` as it lists them, and `{ place, input, detail }` where it
+ * names nodes and their inputs: `NODE.INPUT`, and the template's input that fills it, if known. A detail is what is said
+ * after the name of the input.
  */
-export function complaintsOf({ problems, inputs, node_id, input_name, node_errors, detail = "" }) {
-  const named = inputs ?? (input_name ? [{ node_id, input_name }] : []);
-  const sentences = detail.split(/(?<=\.) (?=Input )/);
+export function complaintsOf({ problems, inputs, node_id, input_name, template_input, node_errors, detail = "" }) {
+  const named = inputs ?? (input_name ? [{ node_id, input_name, template_input }] : []);
+  const sentences = detail.replace(POINTERS, "").split(/(?<=\.) (?=Input )/);
   return [
     ...(problems ?? []),
-    ...named.map((input) => ({ place: `${input.node_id}.${input.input_name}`, detail: tell(sentences, input) })),
+    ...named.map((input) => complain(input.node_id, input, tell(sentences, input))),
     ...Object.entries(node_errors ?? {}).flatMap(([id, { errors }]) =>
-      errors.map((error) => ({ place: `${id}.${error.input_name}`, detail: explain(error) })),
+      errors.map((error) => complain(id, error, explain(error))),
     ),
   ];
+}
+
+function complain(id, { input_name: name, template_input: input }, detail) {
+  return { place: `${id}.${name}`, input, detail };
 }
 
 function tell(sentences, { node_id: id, input_name: name }) {

@@ -113,8 +113,8 @@ export function clearProblems() {
  * The complaints are as in `faults.js`; those that are about no field are given back.
  */
 export function showComplaints(complaints) {
-  const others = complaints.filter(({ pointer, place, detail }) => {
-    const name = unescape(/^\/inputs\/([^/]+)/.exec(pointer)?.[1] ?? "");
+  const others = complaints.filter(({ pointer, place, input, detail }) => {
+    const name = input ?? unescape(/^\/inputs\/([^/]+)/.exec(pointer)?.[1] ?? "");
     const field = shown.get(name) ?? [...shown.values()].find(({ places }) => places.includes(place));
     field?.complain(sentence(`${field.label} ${detail}`));
     return !field;

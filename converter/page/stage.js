@@ -82,12 +82,14 @@ export function end(succeeded) {
 }
 
 /** Show a fault that belongs to no field; `others` are problems of which the same is true. `calm`: it was wanted. */
-export function showFault({ title, detail, retry_after: seconds, request_id: id }, others = [], calm = false) {
+export function showFault(problem, others = [], calm = false) {
+  const { title, detail, node_id: node, class_type: kind, retry_after: seconds, request_id: id } = problem;
   forgetWait();
-  const problems = others.map((problem) => make("li", {}, sentence(`${problem.pointer} ${problem.detail}`)));
+  const problems = others.map((each) => make("li", {}, sentence(`${each.pointer} ${each.detail}`)));
   const parts = [
     make("strong", {}, title ?? "Something went wrong"),
     problems.length ? make("ul", {}, ...problems) : make("p", {}, sentence(detail ?? "no reason was given")),
+    node && make("p", {}, sentence(`at node ${node}${kind ? ` (${kind})` : ""}`)),
     seconds && countDown(seconds, say),
     id && make("p", { className: "help" }, "Request ", make("code", {}, id)),
   ];

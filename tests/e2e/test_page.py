@@ -18,6 +18,7 @@ from axe_playwright_python.async_playwright import Axe
 from PIL import Image, ImageChops
 from playwright.async_api import Browser, Route, expect
 
+from tests.converter.faults.graphs import passed_through
 from tests.converter.faults.replica import converter
 from tests.e2e.browser import DESKTOP, PATIENCE, PHONE, Visitor, find_browser, open_browser, visit
 from tests.e2e.service import POLL, Service, open_session, running
@@ -455,6 +456,16 @@ NODES: dict[str, Any] = {
             "Left is odd.",
             "/inputs/left: Input x of node 9 (X) is even. Input left of node 7 (X) is odd.",
         ),
+        (
+            {"node_id": "7", "input_name": "left", "detail": "/inputs/left: it broke"},
+            "Left can't be used: it broke.",
+            "",
+        ),
+        (
+            {"node_id": "5", "input_name": "y", "template_input": "left", "detail": "it broke"},
+            "Left can't be used: it broke.",
+            "",
+        ),
         ({"node_errors": {"8": NODES["8"]}}, "Left can't be used: Value is too big (9 > 8).", ""),
         ({"node_errors": NODES, "detail": "much"}, "Left can't be used: Value is too big (9 > 8).", "Much."),
         ({"node_errors": {}, "detail": "this one kills"}, "", "This one kills."),
@@ -470,6 +481,38 @@ async def test_a_fault_is_shown_beside_the_field_that_feeds_the_node_that_it_nam
         await expect(visitor.button("Run")).not_to_have_attribute("aria-disabled", "true")
         await expect(visitor.page.locator("#input-left-problem")).to_have_text(beside)
         await expect(visitor.page.locator("#fault p, #fault li")).to_have_text([elsewhere] if elsewhere else [])
+
+
+TINT = """
+[inputs.tint]
+type = "integer"
+node = "1.color"
+"""
+
+
+@asynccontextmanager
+async def using(
+    browser: Browser, folder: Path, class_type: str, **inputs: Any
+) -> AsyncIterator[tuple[FakeEngine, Visitor]]:
+    """A visitor of a service with one template, whose picture goes through one node; and the engine that is behind."""
+    (folder / "mine.json").write_text(json.dumps(passed_through(class_type, **inputs)))
+    (folder / "mine.toml").write_text(TINT)
+    async with (
+        FakeEngine() as engine,
+        converter(engine.url, workflows_dir=folder, shipped_workflows=False) as caller,
+        visit(browser, caller.url) as visitor,
+    ):
+        await visitor.open()
+        await visitor.field("Tint").fill("5")
+        yield engine, visitor
+        assert not visitor.complaints
+
+
+async def test_the_node_that_fails_is_named(browser: Browser, tmp_path: Path) -> None:
+    async with using(browser, tmp_path, "TestRaise", kind="ValueError") as (_, visitor):
+        await visitor.button("Run").click()
+        fault = visitor.page.locator("#fault p:not(.help)")
+        await expect(fault).to_have_text(["Raised on purpose.", "At node 9 (TestRaise)."])
 
 
 # Keys and the light ------------------------------------------------------------------------------------------------
