@@ -8,7 +8,7 @@ import { countDown, forgetWait } from "./retry.js";
 
 const at = (id) => document.getElementById(id);
 const [stage, work, result, nothing, fault] = ["stage", "work", "result", "nothing", "fault"].map(at);
-const [preview, doing, bar, said] = ["preview", "doing", "progress", "said"].map(at);
+const [preview, doing, again, bar, said] = ["preview", "doing", "again", "progress", "said"].map(at);
 
 const STATES = {
   waiting: "Waiting for a place",
@@ -16,7 +16,6 @@ const STATES = {
   queued: "Waiting in the engine's queue",
   running: "Running",
   collecting: "Fetching the outputs",
-  restarted: "The engine was restarted: running again",
 };
 
 let heard = ""; // the last that was said aloud
@@ -27,6 +26,7 @@ export function begin() {
   fault.replaceChildren();
   nothing.hidden = result.hidden = true;
   work.hidden = false;
+  again.textContent = "";
   bar.removeAttribute("value");
   dropPreview();
   tell("Sending");
@@ -35,9 +35,18 @@ export function begin() {
 
 /** Show one event of a run that goes on. */
 export function follow({ event, data }) {
-  if (event === "status") tell(statusOf(data));
+  if (event === "status" && data.state === "restarted") beginAgain();
+  else if (event === "status") tell(statusOf(data));
   else if (event === "progress") showProgress(data);
   else if (event === "preview") showPreview(data);
+}
+
+/** What was heard of the run counts no more. What is said of that stays to its end: the next status follows at once. */
+function beginAgain() {
+  again.textContent = "The engine was lost: the run begins again.";
+  doing.textContent = "Beginning again";
+  bar.removeAttribute("value");
+  dropPreview();
 }
 
 function statusOf({ state, position, estimated_seconds: seconds }) {
@@ -47,12 +56,19 @@ function statusOf({ state, position, estimated_seconds: seconds }) {
 }
 
 function showProgress({ value, nodes_done: done, nodes_total: total, class_type: node, step, steps }) {
-  bar.value = value;
+  const far = again.textContent ? farIn(done, total, step, steps) : value;
+  bar.value = far;
   if (!node) return;
   const count = `Node ${Math.min(done + 1, total)} of ${total}: ${node}`;
   doing.textContent = steps > 1 ? `${count}, step ${step} of ${steps}` : count;
-  const quarter = Math.floor(value * 4) * 25;
+  const quarter = Math.floor(far * 4) * 25;
   say(`${node}, ${quarter} percent`);
+}
+
+/** How far a repeat is, from 0 to 1: the service's own `value` holds until it has passed what was lost. */
+function farIn(done, total, step, steps) {
+  const within = step < steps ? step / steps : 0; // a node whose steps are all done may count as done already
+  return Math.min(Math.max(bar.value, (done + within) / total), 1);
 }
 
 function showPreview({ content_type: type, data }) {

@@ -515,6 +515,33 @@ async def test_the_node_that_fails_is_named(browser: Browser, tmp_path: Path) ->
         await expect(fault).to_have_text(["Raised on purpose.", "At node 9 (TestRaise)."])
 
 
+async def test_a_run_that_has_lost_its_engine_begins_again(browser: Browser, tmp_path: Path) -> None:
+    async with using(browser, tmp_path, "TestPreview", steps=4) as (engine, visitor):
+        again, bar, preview = (visitor.page.locator(f"#{name}") for name in ("again", "progress", "preview"))
+        await visitor.page.evaluate(LISTEN, "said")
+        engine.hold("SaveImage")
+        await visitor.button("Run").click()
+        await expect(visitor.doing).to_have_text("Node 3 of 3: SaveImage")
+        await expect(preview).to_be_visible()
+        await engine.crash()
+        engine.hold("TestPreview")
+        await engine.restart()
+        await expect(again).to_have_text("The engine was lost: the run begins again.")
+        await expect(visitor.doing).to_have_text("Node 2 of 3: TestPreview")
+        assert await bar.evaluate("(bar) => Math.round(bar.value * 3)") == 1
+        await expect(preview).to_be_hidden()
+        assert (await visitor.page.evaluate("window.told"))[-1] == "TestPreview, 25 percent"
+        engine.release()
+        assert await visitor.size() == (16, 16)
+        engine.hold("SaveImage")
+        await visitor.field("Tint").fill("6")
+        await visitor.button("Run").click()
+        await expect(visitor.doing).to_have_text("Node 3 of 3: SaveImage")
+        await expect(again).to_be_empty()
+        engine.release()
+        await expect(visitor.picture).to_be_visible()
+
+
 # Keys and the light ------------------------------------------------------------------------------------------------
 
 
