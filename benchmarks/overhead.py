@@ -19,7 +19,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f'There is no {missing.name}: install the extra "dev", of which the fakes of the tests need parts.')
 from benchmarks.plan import Plan
 from benchmarks.processes import Engine, run_engine
-from benchmarks.report import Finding, describe_machine, lay_out, write_document
+from benchmarks.report import Finding, describe_machine, publish
 
 PARTS: Mapping[str, Callable[[Plan], Awaitable[list[Finding]]]] = {
     "start": speed.start,
@@ -76,11 +76,9 @@ def main(words: Sequence[str]) -> int:
     options = _parse(words)
     machine = describe_machine()
     findings = asyncio.run(_measure(options))
-    print("\n".join(lay_out(findings)))
+    publish(options.json, machine, findings)
     missed = [finding.name for finding in findings if finding.verdict == "missed"]
     print(f"\n{len(missed)} goals missed{': ' if missed else ''}{'; '.join(missed)}")
-    if options.json is not None:
-        write_document(options.json, machine, findings)
     return 0
 
 

@@ -6,7 +6,6 @@ be usable, before anything else is started; nobody is served before all is there
 """
 
 import errno
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from converter.api.outputs import ROUTE
 from converter.api.page import open_pages
 from converter.api.server import Door, listen, make_app
 from converter.api.tls import Certificate
+from converter.causes import tell_cause
 from converter.core.offers import Offer
 from converter.errors import CannotStart
 from converter.gate import Gate
@@ -35,8 +35,6 @@ from converter.telemetry import Metrics
 
 if TYPE_CHECKING:
     from converter.spans import Tracing
-
-"""What gives the ports, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,5 @@ def _listening(door: Door, flag: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        number = error.errno or 0
-        reason = os.strerror(number) if number > 0 else error.strerror  # the name service has numbers of its own
-        advice = f" (another port: {flag} N)" if number in (errno.EADDRINUSE, errno.EACCES) else ""
-        raise CannotStart(f"can't listen on {door.host}, port {door.port}: {reason}{advice}") from None
+        advice = f" (another port: {flag} N)" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+        raise CannotStart(f"can't listen on {door.host}, port {door.port}: {tell_cause(error)}{advice}") from None

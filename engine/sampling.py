@@ -187,10 +187,10 @@ def _arrange(sampler: Sampler, run: Sampling, times: Levels) -> Any:
     scheduler.sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(repeat), sigmas[-1:]])
     # What KDPM2DiscreteScheduler reads beside them; DPMSolverSDEScheduler finds the middles by itself.
     scheduler.sigmas_interpol = (sigmas[:-1] * sigmas[1:]).sqrt().repeat_interleave(repeat)
-    # Some refuse whole numbers as likely mistakes; to others they are steps of the training.
-    scheduler.timesteps = torch.tensor(times, dtype=torch.int64 if sampler.preserves_variance else torch.float32)
     if sampler.looks_up:
         _let_look_up(scheduler, sigmas[:-1])
+    else:  # some refuse whole numbers as likely mistakes; to others they are steps of the training
+        scheduler.timesteps = torch.tensor(times, dtype=torch.int64 if sampler.preserves_variance else torch.float32)
     scheduler.set_begin_index(0)
     if sampler.noise == "path":
         scheduler.noise_sampler = Path(run.generators, run.latent.shape[1:])

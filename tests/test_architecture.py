@@ -13,7 +13,7 @@ FLOORS: list[set[str]] = [
     {"converter.errors"},
     {"converter.core"},
     {"converter.client"},
-    {"converter.declarations"},
+    {"converter.declarations", "converter.causes"},
     {"converter.settings", "converter.telemetry", "converter.spans", "converter.renewal", "converter.template_files"},
     {
         "converter.link",

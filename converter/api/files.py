@@ -16,7 +16,7 @@ from converter.core.ranges import read_range
 from converter.media.deliver import disposition
 from converter.media.outputs import Broken
 
-HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+_HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 """For browsers: a page of its own origin, without scripts, that is what it says it is."""
 
 
@@ -53,7 +53,7 @@ async def send_file(
     validator, so that nothing is known to be unchanged: with `If-Range` comes the whole (section 13.1.5).
     """
     about = {"Content-Type": content_type, "Content-Disposition": disposition(name), "Accept-Ranges": "bytes"}
-    sent = {**HARMLESS, **about, **headers}
+    sent = {**_HARMLESS, **about, **headers}
     part = None
     if request.method == hdrs.METH_GET and hdrs.IF_RANGE not in request.headers:
         part = read_range(request.headers.get(hdrs.RANGE), size)

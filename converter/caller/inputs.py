@@ -62,10 +62,10 @@ def fill(described: Mapping[str, Any], words: Sequence[str]) -> tuple[dict[str, 
     """A template's inputs from `name=value`, and the files that they refer to, by part. Raises Unusable."""
     parts = _Parts()
     inputs: dict[str, Any] = {}
-    schema = described.get("inputs")
+    schema = _find_schema(described)
 
     def assign(name: str, text: str) -> None:
-        inputs[name] = parts.take(read_input(schema if isinstance(schema, dict) else {}, name, text))
+        inputs[name] = parts.take(read_input(schema, name, text))
 
     _assign(words, assign)
     return inputs, parts.files
@@ -73,13 +73,18 @@ def fill(described: Mapping[str, Any], words: Sequence[str]) -> tuple[dict[str, 
 
 def find_unsent(described: Mapping[str, Any], words: Sequence[str]) -> Iterator[str]:
     """A sentence for each word that names a file that is here, as one that the engine should have."""
-    schema = described.get("inputs")
+    schema = _find_schema(described)
     for word in words:
         name, _, text = word.partition("=")
         with suppress(OSError):  # a text that can't be a path, such as base64
-            takes = takes_file(schema if isinstance(schema, dict) else {}, name) and not text.startswith("@")
+            takes = takes_file(schema, name) and not text.startswith("@")
             if takes and Path(text).is_file():
                 yield f"--set {word} names a file of the engine's; --set {name}=@{text} sends the one that is here"
+
+
+def _find_schema(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    schema = described.get("inputs")
+    return schema if isinstance(schema, dict) else {}
 
 
 class _Parts:

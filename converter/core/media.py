@@ -245,7 +245,7 @@ def _decode_base64(media: MediaInput, encoded: str | bytes) -> bytes:
         if len(data) % 4 == 0:
             data = data[:-2] + data[-2:].rstrip(b"=")
         if b"=" in data:
-            raise refuse(media, "is not valid base64 (of the alphabet with + and /)")
+            raise binascii.Error
         return binascii.a2b_base64(data + b"=" * (-len(data) % 4), strict_mode=True)
     except (UnicodeEncodeError, binascii.Error):
         raise refuse(media, "is not valid base64 (of the alphabet with + and /)") from None

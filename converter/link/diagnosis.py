@@ -5,10 +5,10 @@ nothing is repeated but a status, and the address is not told.
 """
 
 import errno
-import os
 
 from aiohttp import ClientConnectorError, ClientResponseError, ClientSSLError
 
+from converter.causes import tell_cause
 from converter.core.absence import Missed
 from converter.link.answers import Unreadable
 from converter.link.client import LinkError, Unexpected
@@ -27,9 +27,7 @@ def diagnose(error: LinkError) -> Missed:
         case ClientConnectorError(os_error=OSError(errno=errno.ECONNREFUSED)):
             return Missed("nothing listens at the engine's address")
         case ClientConnectorError(os_error=cause):
-            number = cause.errno or 0
-            known = os.strerror(number) if number > 0 else cause.strerror  # the name service has numbers of its own
-            return Missed(f"the engine's address can't be reached: {known or cause}")
+            return Missed(f"the engine's address can't be reached: {tell_cause(cause) or cause}")
         case Unreadable() | ClientResponseError():
             return Missed("what answers at the engine's address is no ComfyUI (its answer can't be read)", foreign=True)
     return Missed("nothing at the engine's address answers")

@@ -160,7 +160,8 @@ class EngineLink:
         id would stop whatever runs by then: there a running prompt is left to its end.
         """
         if self._cancels and (canceled := await self.client.cancel(prompt_id)) is not None:
-            self._dismiss(prompt_id, told=canceled)
+            if canceled:
+                self._dismiss(prompt_id)
             return
         self._cancels = False
         view = await self.client.queue()
@@ -191,9 +192,9 @@ class EngineLink:
         finally:
             self._interrupting -= 1
 
-    def _dismiss(self, prompt_id: str, *, told: bool = True) -> None:
+    def _dismiss(self, prompt_id: str) -> None:
         """The running prompt was told to go."""
-        if told and prompt_id in self._heard_by:
+        if prompt_id in self._heard_by:
             self._dismissed.add(prompt_id)
 
     async def free_memory(self) -> None:

@@ -27,7 +27,10 @@ STALL = 20.0
 """Seconds between two pieces of a download."""
 
 _MOVED = (301, 302, 303, 307, 308)
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
+PASSING = frozenset({408, 425, 429})
+"""Statuses below 500 after which another attempt may help (RFC 9110, 8470, 6585)."""
+
+_PASSING = PASSING | {500, 502, 503, 504}
 _HEADERS = {"User-Agent": "converter", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 

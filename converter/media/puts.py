@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from converter.core.address import Refused, Target, vet
 from converter.core.order import Order, Put
 from converter.errors import DeliveryFailed, InvalidInput
-from converter.media.fetch import CONNECT, explain
+from converter.media.fetch import CONNECT, PASSING, explain
 from converter.media.outputs import Broken, Item
 from converter.media.vetted import Closed, Dialer
 
@@ -32,9 +32,6 @@ TIMEOUT = ClientTimeout(total=None, sock_connect=CONNECT, sock_read=STALL)
 
 ATTEMPTS = 3
 """Of an output that is held in memory; one that streams through is read once."""
-
-PASSING = frozenset({408, 425, 429})
-"""Statuses below 500 after which another attempt may help (RFC 9110, 8470, 6585)."""
 
 
 class _Refusal(Exception):
